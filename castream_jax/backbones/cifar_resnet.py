@@ -1,0 +1,73 @@
+"""The CIFAR ResNets of He et al. (2016, section 4.2): 6n + 2 layers, parameter-free shortcuts (option A).
+
+Attribute names are those of the published PyTorch weights.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.layers import Conv, batch_norm, linear
+from castream_jax.backbones.registry import register_backbone
+
+
+class CifarBlock(nnx.Module):
+    """Two 3 x 3 convolutions and an identity shortcut: subsampled, and padded with zero channels on both sides."""
+
+    def __init__(self, in_features: int, width: int, *, stride: int, rngs: nnx.Rngs):
+        self.stride = stride
+        self.extra_channels = width - in_features
+        self.conv1 = Conv(in_features, width, 3, stride=stride, rngs=rngs)
+        self.bn1 = batch_norm(width, rngs)
+        self.conv2 = Conv(width, width, 3, rngs=rngs)
+        self.bn2 = batch_norm(width, rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        y = jax.nn.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        x = x[:, :: self.stride, :: self.stride]
+        half = self.extra_channels // 2
+        return jax.nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (half, half))))
+
+
+class CifarResNet(Backbone):
+    """Stages: S0 after the first convolution (16 channels), S1 … S3 after the three residual stages."""
+
+    def __init__(self, name: str, blocks_per_stage: int, *, num_classes: int, rngs: nnx.Rngs):
+        stage_dims = (16, 16, 32, 64)
+        super().__init__(name, num_classes=num_classes, stage_dims=stage_dims, stride=4)
+        self.conv1 = Conv(3, 16, 3, rngs=rngs)
+        self.bn1 = batch_norm(16, rngs)
+        for number in (1, 2, 3):
+            features, width, stride = stage_dims[number - 1], stage_dims[number], 1 if number == 1 else 2
+            blocks = [CifarBlock(features, width, stride=stride, rngs=rngs)]
+            blocks += [CifarBlock(width, width, stride=1, rngs=rngs) for _ in range(blocks_per_stage - 1)]
+            setattr(self, f"layer{number}", nnx.List(blocks))
+        self.linear = linear(64, num_classes, rngs)
+
+    def _stages(self, inputs: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
+        x = jax.nn.relu(self.bn1(self.conv1(inputs)))
+        stages = [x]
+        for number in (1, 2, 3):
+            for block in getattr(self, f"layer{number}"):
+                x = block(x)
+            stages.append(x)
+        return tuple(stages)
+
+    def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        return self.linear(representation)
+
+
+def _register(depth: int) -> None:
+    name = f"cifar_resnet{depth}"
+
+    @register_backbone(name, num_classes=10)
+    def build(num_classes: int, rngs: nnx.Rngs) -> CifarResNet:
+        return CifarResNet(name, (depth - 2) // 6, num_classes=num_classes, rngs=rngs)
+
+
+# 8 is not in the paper: it is small enough to ship, and reads the digits of the quickstart.
+for _depth in (8, 20, 32, 44, 56, 110):
+    _register(_depth)

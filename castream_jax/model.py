@@ -1,0 +1,61 @@
+"""A backbone and its named heads: one trunk pass serves them all."""
+
+from collections.abc import Mapping
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from castream_jax.backbones.backbone import Backbone
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
+
+Head = GlobalAveragePooling | CrossAttentionStream
+
+
+class Model(nnx.Module):
+    """`classify(head(backbone.stages(pixels)))` for every head.
+
+    Attributes:
+        backbone: frozen trunk and classifier.
+        heads: name -> head, in the order given.
+    """
+
+    def __init__(self, backbone: Backbone, heads: Mapping[str, Head]):
+        """Raises:
+        ValueError: if there is no head, or a class-specific head has not one query per class.
+        """
+        if not heads:
+            raise ValueError('A model needs at least one head, for example {"gap": GlobalAveragePooling()}.')
+        for name, head in heads.items():
+            queries = getattr(head, "num_queries", 1)
+            if queries not in (1, backbone.num_classes):
+                raise ValueError(
+                    f"Head {name!r} has {queries} queries: a stream has 1, or one per class ({backbone.num_classes})."
+                )
+        self.backbone = backbone
+        self.heads = nnx.Dict(heads)
+
+    def __call__(self, pixels: Float[Array, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
+        """Logits of each head."""
+        return self.logits(self.backbone.stages(pixels))
+
+    def logits(self, stages: Stages, query: Int[Array, " b"] | None = None) -> dict[str, Float[Array, "b k"]]:
+        """Logits of each head from stage features.
+
+        Args:
+            stages: S0 … SL.
+            query: class whose CLS token a class-specific stream starts from: the label in training; by default, as
+                in the paper at inference, the class that GAP predicts.
+        """
+        if query is None:
+            query = self.predicted_class(stages)
+        return {name: self.backbone.classify(head(stages, query)[0]) for name, head in self.heads.items()}
+
+    def predicted_class(self, stages: Stages) -> Int[Array, " b"]:
+        """The baseline's prediction, under GAP."""
+        return jnp.argmax(self.backbone.classify(stages[-1].mean((1, 2))), axis=-1)
+
+    def probabilities(self, pixels: Float[Array, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
+        """Softmax of the logits of each head: the `predict` that every mask is scored by."""
+        return {name: jax.nn.softmax(logits) for name, logits in self(pixels).items()}

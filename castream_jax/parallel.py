@@ -1,0 +1,72 @@
+"""Mesh, shardings and multi-process start-up: one axis, `data`, over images."""
+
+from collections.abc import Mapping, Sequence
+import os
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+DATA_AXIS = "data"
+
+
+def initialise_processes() -> None:
+    """Joins the processes of one run; does nothing for a run of one process.
+
+    Reads `CASTREAM_COORDINATOR` (host:port), `CASTREAM_NUM_PROCESSES` and `CASTREAM_PROCESS_ID`, which the scripts in
+    `launch/` set. Must come before JAX is first used.
+
+    Raises:
+        ValueError: if only some of the three are set.
+    """
+    names = ("CASTREAM_COORDINATOR", "CASTREAM_NUM_PROCESSES", "CASTREAM_PROCESS_ID")
+    values = [os.environ.get(name) for name in names]
+    if not any(values):
+        return
+    if not all(values):
+        unset = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
+        raise ValueError(f"A run of several processes needs {', '.join(names)}; unset: {unset}.")
+    coordinator, count, index = values
+    jax.distributed.initialize(coordinator, int(count or 0), int(index or 0))
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes (or those given) along the `data` axis."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over_images(mesh: Mesh) -> NamedSharding:
+    """Each device holds its part of the leading axis."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises a ValueError if `batch_size` does not split evenly over the devices of `mesh`."""
+    if batch_size % mesh.size:
+        lower, upper = batch_size - batch_size % mesh.size, batch_size + -batch_size % mesh.size
+        nearest = f"{lower} or {upper}" if lower else str(upper)
+        raise ValueError(f"A batch of {batch_size} images does not split over {mesh.size} devices: use {nearest}.")
+
+
+def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's share of a batch as global arrays split over images."""
+    sharding = split_over_images(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A copy of every array on every device."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of an array split over images that this process holds, in order."""
+    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
