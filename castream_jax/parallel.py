@@ -48,7 +48,9 @@ def split_over_images(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises a ValueError if `batch_size` does not split evenly over the devices of `mesh`."""
+    """Raises a ValueError if `batch_size` is not positive or does not split evenly over the devices of `mesh`."""
+    if batch_size < 1:
+        raise ValueError(f"The batch size must be positive, got {batch_size}.")
     if batch_size % mesh.size:
         lower, upper = batch_size - batch_size % mesh.size, batch_size + -batch_size % mesh.size
         nearest = f"{lower} or {upper}" if lower else str(upper)

@@ -84,7 +84,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise ValueError(f"{path} is truncated, corrupted or no safetensors file: {error}.") from error
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is truncated, corrupted or no npz file: {error}.") from error

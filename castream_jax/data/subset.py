@@ -1,0 +1,28 @@
+"""Some records of a source."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from castream_jax.data.sources import Record, Source
+
+
+class Subset:
+    """The records of `source` at `indices`, in that order; each keeps the `index` it has in `source`."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
+        self._source = source
+        self._indices = [int(index) for index in indices]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._source.class_names
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int, /) -> Record:
+        return self._source[self._indices[index]]
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])

@@ -1,0 +1,117 @@
+"""One experiment's page: reads its workdir, writes `report/index.html` and `report/table.md`."""
+
+from collections.abc import Mapping
+import json
+import os
+from pathlib import Path
+import shlex
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+
+from castream_jax.reporting.charts import legend_entries
+from castream_jax.reporting.figures import causal_charts, training_curves
+from castream_jax.reporting.gallery import Gallery, build_gallery
+from castream_jax.reporting.rows import difference_half_widths, read_rows
+from castream_jax.reporting.tables import (
+    COLUMNS,
+    METRICS,
+    head_title,
+    markdown_table,
+    method_title,
+    ordered_heads,
+    ordered_methods,
+    table_rows,
+)
+
+
+def write_report(workdir: Path) -> Path:
+    """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
+
+    Args:
+        workdir: directory with `config.json` and `evaluation/summary.json`. `logs/metrics.jsonl`,
+            `evaluation/rows.parquet` and `evaluation/gallery.npz` each add a section.
+
+    Returns:
+        Path of `report/index.html`.
+
+    Raises:
+        FileNotFoundError: the experiment has not been evaluated.
+    """
+    workdir = Path(workdir)
+    evaluation = workdir / "evaluation"
+    if not (evaluation / "summary.json").is_file():
+        raise FileNotFoundError(
+            f"No evaluation to report: {evaluation / 'summary.json'} is missing; "
+            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
+        )
+    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    heads = ordered_heads(summary)
+    rows = read_rows(evaluation / "rows.parquet") if (evaluation / "rows.parquet").exists() else None
+    table = table_rows(summary)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            config=config,
+            config_json=json.dumps(config, indent=2),
+            name=config.get("name") or workdir.resolve().name,
+            summary=summary,
+            workdir=shlex.quote(str(workdir)),
+            columns=COLUMNS,
+            metrics=METRICS,
+            table={method: [row for row in table if row.method == method] for method in ordered_methods(summary)},
+            half_widths={} if rows is None else difference_half_widths(rows, summary),
+            training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
+            causal=None if rows is None else causal_charts(rows, summary),
+            gallery=_gallery(evaluation / "gallery.npz", rows, summary),
+        )
+    )
+    report = workdir / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    _write_atomically(report / "table.md", markdown_table(summary))
+    _write_atomically(report / "index.html", page)
+    return report / "index.html"
+
+
+def _environment() -> jinja2.Environment:
+    # PackageLoader finds the templates in an installed wheel too. Autoescape is on for every template.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("castream_jax.reporting", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["head_title"] = head_title
+    environment.filters["method_title"] = method_title
+    environment.filters["legend_entries"] = legend_entries
+    environment.filters["settings"] = _settings
+    environment.globals["zip"] = zip
+    return environment
+
+
+def _gallery(path: Path, rows: pa.Table | None, summary: Mapping[str, Any]) -> Gallery | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        # Read each array once: an NpzFile decompresses anew at every access.
+        return build_gallery({key: archive[key] for key in archive.files}, rows, summary)
+
+
+def _settings(fields: Mapping[str, Any]) -> str:
+    """`block ca, start stage 0` from a flat part of the configuration."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    # A reader of a page that is being rewritten sees the old page or the new one, never half of it.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,195 @@
+"""The table of one evaluation: a row per attribution method × head, and each stream's difference to GAP.
+
+Terminal, Markdown and HTML print the same `table_rows`. The summary holds fractions; tables show percent with
+two decimals, as the paper does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+from typing import Any, Literal, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+BASELINE = "gap"
+
+_METHOD_TITLES = {
+    "cam": "CAM",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "attention": "Raw attention",
+}
+
+
+class Column(NamedTuple):
+    """One measured quantity: `key` in the summary, and whether smaller numbers are better."""
+
+    key: str
+    title: str
+    lower_is_better: bool
+
+    @property
+    def header(self) -> str:
+        return f"{self.title} {'↓' if self.lower_is_better else '↑'}"
+
+
+METRICS = (
+    Column("AD", "AD", lower_is_better=True),
+    Column("AG", "AG", lower_is_better=False),
+    Column("AI", "AI", lower_is_better=False),
+    Column("I", "I", lower_is_better=False),
+    Column("D", "D", lower_is_better=True),
+)
+COLUMNS = (*METRICS, Column("accuracy", "Accuracy", lower_is_better=False))
+
+Mark = Literal["", "best", "better", "worse"]
+
+
+class Cell(NamedTuple):
+    """What one cell prints. `best` marks a value within its method; `better` and `worse` judge a difference."""
+
+    text: str
+    mark: Mark = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values of one head under one method, or (`is_difference`) that head minus GAP; `cells` follow `COLUMNS`."""
+
+    method: str
+    head: str
+    cells: tuple[Cell, ...]
+    is_difference: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{head_title(self.head)} − {head_title(BASELINE)}" if self.is_difference else head_title(self.head)
+
+
+def head_title(head: str) -> str:
+    """`gap` is written GAP as in the paper; streams keep the name that the experiment gave them."""
+    return "GAP" if head == BASELINE else head
+
+
+def method_title(method: str) -> str:
+    """The published spelling of an attribution method, or the name itself where there is none."""
+    return _METHOD_TITLES.get(method, method)
+
+
+def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
+    """Head names, GAP first, then the streams as the experiment lists them."""
+    return sorted(summary["heads"], key=lambda head: head != BASELINE)
+
+
+def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
+    """Attribution methods in the order in which the evaluation lists them."""
+    return list(dict.fromkeys(entry["method"] for entry in summary["metrics"]))
+
+
+def table_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Rows grouped by method: GAP, then per stream its values and, below them, its difference to GAP.
+
+    Args:
+        summary: contents of `evaluation/summary.json`, values as fractions. A missing or NaN value prints a dash.
+    """
+    rows: list[Row] = []
+    for method in ordered_methods(summary):
+        percents = _percents_by_head(summary, method)
+        best = {column.key: _best(column, [percents[head][column.key] for head in percents]) for column in COLUMNS}
+        for head, values in percents.items():
+            cells = [Cell(_value(v), "best" if v == best[key] else "") for key, v in values.items()]
+            rows.append(Row(method, head, tuple(cells)))
+            if head != BASELINE and BASELINE in percents:
+                differences = [_difference(column, values, percents[BASELINE]) for column in COLUMNS]
+                rows.append(Row(method, head, tuple(differences), is_difference=True))
+    return rows
+
+
+def metric_table(summary: Mapping[str, Any]) -> Table:
+    """The table for the terminal: percent, best value of each column within a method in bold with a star.
+
+    Args:
+        summary: contents of `evaluation/summary.json`, values as fractions.
+    """
+    title = "Percent over {:,} images, protocol {} ({})".format(*_provenance(summary))
+    # Methods are headings, not a column: the table then fits a terminal of 80 characters.
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Head")
+    for column in COLUMNS:
+        table.add_column(column.header, justify="right", no_wrap=True)
+    styles = {"": "", "best": "bold", "better": "green", "worse": "red"}
+    previous = ""
+    for row in table_rows(summary):
+        # Text, not str: a name is the user's and must not be read as rich markup.
+        if row.method != previous:
+            if previous:
+                table.add_section()
+            table.add_row(Text(method_title(row.method), style="bold"))
+            previous = row.method
+        cells = [Text(_starred(cell), style=styles[cell.mark]) for cell in row.cells]
+        table.add_row(Text(f"  {row.title}", style="italic" if row.is_difference else ""), *cells)
+    return table
+
+
+def markdown_table(summary: Mapping[str, Any]) -> str:
+    """The same table in GitHub Markdown, best values in bold, followed by a line of provenance."""
+    lines = [
+        "| Method | Head | " + " | ".join(column.header for column in COLUMNS) + " |",
+        "|---|---|" + "---:|" * len(COLUMNS),
+    ]
+    for row in table_rows(summary):
+        texts = [f"**{cell.text}**" if cell.mark == "best" else cell.text for cell in row.cells]
+        names = [name.replace("|", "\\|") for name in (method_title(row.method), row.title)]
+        lines.append("| " + " | ".join([*names, *texts]) + " |")
+    caption = "Percent over {:,} images, protocol {} ({}); bold: best head of the method.".format(*_provenance(summary))
+    return "\n".join([*lines, "", caption, ""])
+
+
+def _provenance(summary: Mapping[str, Any]) -> tuple[int, str, str]:
+    return summary["images"], summary["protocol"]["name"], summary["protocol"]["hash"]
+
+
+def _percents_by_head(summary: Mapping[str, Any], method: str) -> dict[str, dict[str, float]]:
+    """{head: {column key: percent}}; rounded as printed, so that numbers which look equal are marked alike."""
+    entries = {entry["head"]: entry for entry in summary["metrics"] if entry["method"] == method}
+    percents = {}
+    for head in ordered_heads(summary):
+        if head in entries:
+            values = {**entries[head], "accuracy": summary["heads"][head].get("accuracy")}
+            percents[head] = {column.key: _percent(values.get(column.key)) for column in COLUMNS}
+    return percents
+
+
+def _percent(fraction: float | None) -> float:
+    return math.nan if fraction is None else round(100 * fraction, 2)
+
+
+def _best(column: Column, percents: list[float]) -> float | None:
+    """The value to mark, or None where there is nothing to choose between."""
+    finite = [value for value in percents if math.isfinite(value)]
+    if len(set(finite)) < 2:
+        return None
+    return min(finite) if column.lower_is_better else max(finite)
+
+
+def _value(percent: float) -> str:
+    return f"{percent:.2f}" if math.isfinite(percent) else "–"
+
+
+def _difference(column: Column, values: Mapping[str, float], baseline: Mapping[str, float]) -> Cell:
+    # Of the printed values, so that a reader who subtracts them finds the same number.
+    difference = round(values[column.key] - baseline[column.key], 2)
+    if not math.isfinite(difference):
+        return Cell("–")
+    if difference == 0:
+        return Cell("0.00")
+    mark: Mark = "better" if (difference < 0) == column.lower_is_better else "worse"
+    return Cell(f"{'+' if difference > 0 else '−'}{abs(difference):.2f}", mark)
+
+
+def _starred(cell: Cell) -> str:
+    # The star keeps the mark where bold is lost: logs, pipes, terminals without styles.
+    return f"*{cell.text}" if cell.mark == "best" else cell.text

@@ -1,0 +1,48 @@
+"""Training metrics: one line of `logs/metrics.jsonl` per report, and the same values for TensorBoard."""
+
+from collections.abc import Mapping
+import json
+from pathlib import Path
+from types import TracebackType
+
+from tensorboardX import SummaryWriter
+
+from castream_jax.experiment import write_atomically
+
+
+class MetricLogs:
+    """Writes to `logs/` of a workdir, continuing where a resumed training stands."""
+
+    def __init__(self, workdir: Path, *, resumed_at: int):
+        """Drops lines after step `resumed_at`: an interrupted run logged them, and training is about to do so again."""
+        folder = workdir / "logs"
+        folder.mkdir(exist_ok=True)
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= resumed_at]
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
+        self._lines = path.open("a", buffering=1)
+        self._board = SummaryWriter(str(folder), purge_step=resumed_at + 1, write_to_disk=True)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One report: scalars at `step`."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> "MetricLogs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._board.close()
+
+
+def _step(line: str) -> float:
+    """Step of a line, infinity for one that a crash cut short."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return float("inf")

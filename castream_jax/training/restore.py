@@ -1,0 +1,52 @@
+"""The trained model of a workdir."""
+
+import os
+from pathlib import Path
+
+from flax import nnx
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from castream_jax.backbones import fingerprint
+from castream_jax.experiment import claim_workdir, open_model
+from castream_jax.model import Model
+from castream_jax.parallel import data_mesh, replicated
+from castream_jax.training.checkpoint import Checkpoints
+from castream_jax.training.optimizer import make_optimizer
+from castream_jax.training.step import initial_state, split_model
+
+
+def restore_model(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Model:
+    """The backbone with GAP and the streams of the newest checkpoint, on every device of `mesh`.
+
+    The mesh need not be the one of the training.
+
+    Raises:
+        FileNotFoundError: if `workdir` holds no checkpoint.
+        ValueError: if it holds another experiment, a training of the trunk itself, or streams of another trunk.
+    """
+    mesh = data_mesh() if mesh is None else mesh
+    if not (Path(workdir) / "config.json").exists():
+        raise FileNotFoundError(f"{workdir} holds no experiment: run `castream train --workdir {workdir}` first.")
+    if config.train.target != "streams":
+        raise ValueError(
+            f"{workdir} trains a backbone: it has no streams. Train them beside its export/backbone.safetensors first."
+        )
+    workdir = claim_workdir(config, workdir)
+    model = open_model(config)
+    optimizer, _ = make_optimizer(config.optimizer, steps_per_epoch=1, steps=1)
+    split = split_model(model, "streams")
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(lambda: initial_state(split, optimizer)),
+    )
+    with Checkpoints(workdir, trunk=trunk_of(config, model)) as checkpoints:
+        _, state = checkpoints.restore(abstract)
+    nnx.update(model, state["params"])
+    return model
+
+
+def trunk_of(config: ConfigDict, model: Model) -> str:
+    """What the checkpoints of a config are tied to: the fingerprint of the trunk, unless it is what is trained."""
+    return fingerprint(model.backbone) if config.train.target == "streams" else "trained here"

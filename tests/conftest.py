@@ -1,0 +1,57 @@
+"""Strict mode for every test: several devices, no implicit rank promotion, warnings are errors (pyproject.toml)."""
+
+import os
+from pathlib import Path
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+import castream_jax as castream
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Data that is kept outside the project: published weights, reference arrays, CIFAR-10."""
+    path = Path(os.environ.get("CASTREAM_SHARED", ROOT.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"the data handed over beside the project is absent: no {path} (set CASTREAM_SHARED)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> dict[str, np.ndarray]:
+    """200 CIFAR-10 images through the official implementation."""
+    with np.load(shared / "golden" / "castream_cifar10_resnet20.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def resnet20(shared: Path) -> castream.Backbone:
+    """The published CIFAR-10 ResNet-20."""
+    return castream.load_backbone("cifar_resnet20", shared / "weights" / "resnet20-12fca82f.th")
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden: dict[str, np.ndarray], resnet20: castream.Backbone) -> castream.Model:
+    """ResNet-20 with GAP and the stream whose outputs `golden` holds."""
+    stream = castream.CrossAttentionStream(resnet20.stage_dims, rngs=nnx.Rngs(0))
+    prefix = "stream/"
+    castream.load_torch_stream(
+        stream, {name.removeprefix(prefix): value for name, value in golden.items() if name.startswith(prefix)}
+    )
+    return castream.Model(resnet20, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+
+
+@pytest.fixture(scope="session")
+def small_model() -> castream.Model:
+    """A CIFAR ResNet-8 with random weights under GAP and a stream: shapes and laws, not numbers."""
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(1))
+    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(2))
+    return castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
