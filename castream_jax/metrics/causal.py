@@ -1,5 +1,6 @@
 """Insertion and deletion (Petsiuk et al., RISE, 2018): class probability while pixels appear or vanish by saliency."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
@@ -12,12 +13,14 @@ def pixel_ranks(saliency: Float[Array, "b h w"]) -> Int[Array, "b h w"]:
     Of equal saliencies the pixel later in reading order comes first, which is what reversing an ascending sort does
     (RISE, the official code). One stable sort; a step of insertion or deletion is then a threshold on the rank.
     """
-    batch, height, width = saliency.shape
-    rising = jnp.argsort(saliency.reshape(batch, -1), axis=1, stable=True)
-    places = jnp.broadcast_to(jnp.arange(height * width, dtype=jnp.int32)[::-1], rising.shape)
-    image = jnp.arange(batch)[:, None]
-    ranks = jnp.zeros_like(places).at[image, rising].set(places, unique_indices=True)
-    return ranks.reshape(saliency.shape)
+    flat = saliency.reshape(saliency.shape[0], -1)
+    falling_places = jnp.arange(flat.shape[1], dtype=jnp.int32)[::-1]
+
+    def invert(rising: Int[Array, " pixels"]) -> Int[Array, " pixels"]:
+        return jnp.zeros_like(rising).at[rising].set(falling_places, unique_indices=True)
+
+    # vmap, not indices over the batch: devices then sort and scatter their own images, without gathering them all.
+    return jax.vmap(invert)(jnp.argsort(flat, axis=1, stable=True).astype(jnp.int32)).reshape(saliency.shape)
 
 
 def num_steps(height: int, width: int, rows_per_step: int) -> int:

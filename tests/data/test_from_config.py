@@ -1,0 +1,99 @@
+import re
+
+from ml_collections import ConfigDict
+import pytest
+
+from castream_jax.data import (
+    CanvasDigits,
+    CenterCrop,
+    ImageFolder,
+    RandomCrop,
+    RandomFlip,
+    Squash,
+    TfdsSource,
+    open_source,
+    record_transforms,
+)
+
+
+def _config(**fields) -> ConfigDict:
+    defaults = {
+        "source": "digits",
+        "path": "",
+        "train_split": "train",
+        "test_split": "test",
+        "canvases_per_digit": 2,
+        "image_size": 64,
+        "seed": 0,
+        "resize": "none",
+        "flip": False,
+        "crop_padding": 0,
+    }
+    return ConfigDict(defaults | fields)
+
+
+def test_digits_show_training_digits_several_times_and_test_digits_once():
+    config = _config(image_size=48)
+    train, test = open_source(config, "train"), open_source(config, "test")
+    assert isinstance(train, CanvasDigits)
+    assert (len(train), len(test)) == (2 * 1438, 359)
+    assert train[0]["pixels"].shape == (48, 48, 3)
+
+
+def test_seed_of_the_config_reaches_the_digits():
+    first, second = (open_source(_config(seed=seed), "test")[0]["pixels"] for seed in (1, 2))
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(("split", "prefix"), [("train", "train/"), ("test", "test/")])
+def test_image_folder_reads_the_named_split(image_tree, split, prefix):
+    source = open_source(_config(source="image_folder", path=str(image_tree)), split)
+    assert isinstance(source, ImageFolder)
+    assert source.name(0).startswith(prefix)
+
+
+def test_splits_may_have_other_names(image_tree):
+    (image_tree / "test").rename(image_tree / "val")
+    config = _config(source="image_folder", path=str(image_tree), test_split="val")
+    assert open_source(config, "test").name(0) == "val/cat/x.png"
+
+
+def test_tfds_is_opened_with_path_and_split(monkeypatch):
+    opened = []
+    monkeypatch.setattr(TfdsSource, "__init__", lambda self, *arguments: opened.append(arguments))
+    source = open_source(_config(source="tfds", path="/data/cifar10/3.0.2", train_split="train[:90%]"), "train")
+    assert isinstance(source, TfdsSource)
+    assert opened == [("/data/cifar10/3.0.2", "train[:90%]")]
+
+
+def test_unknown_source_names_the_known_ones():
+    sentence = "unknown data source 'imagenet'; choose one of image_folder, tfds, digits"
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        open_source(_config(source="imagenet"), "train")
+
+
+def test_unknown_split_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"^unknown split 'val'; choose 'train' or 'test'$"):
+        open_source(_config(), "val")
+
+
+@pytest.mark.parametrize(
+    ("fields", "train", "expected"),
+    [
+        ({"resize": "none"}, True, []),
+        ({"resize": "squash", "image_size": 224}, False, [Squash(224)]),
+        ({"resize": "center_crop", "image_size": 224}, False, [CenterCrop(resize=256, size=224)]),
+        ({"flip": True, "crop_padding": 4}, True, [RandomFlip(), RandomCrop(4)]),
+        ({"flip": True, "crop_padding": 4, "resize": "squash"}, True, [Squash(64), RandomFlip(), RandomCrop(4)]),
+        ({"flip": True, "crop_padding": 4, "resize": "squash"}, False, [Squash(64)]),
+        ({"crop_padding": 4}, True, [RandomCrop(4)]),
+    ],
+)
+def test_transforms_of_a_config(fields, train, expected):
+    assert record_transforms(_config(**fields), train) == expected
+
+
+def test_unknown_resize_names_the_known_ones():
+    sentence = "unknown resize 'pad'; choose one of squash, center_crop, none"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        record_transforms(_config(resize="pad"), train=False)

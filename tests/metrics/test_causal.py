@@ -1,0 +1,45 @@
+"""Pixel order, blur and area of insertion and deletion."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from castream_jax.metrics import causal
+
+maps = hnp.arrays(np.float32, (2, 4, 5), elements=st.floats(0, 1, width=16))
+
+
+@settings(deadline=None)
+@given(saliency=maps)
+def test_ranks_order_pixels_by_falling_saliency_the_later_of_equals_first(saliency: np.ndarray):
+    ranks = np.asarray(causal.pixel_ranks(jnp.asarray(saliency))).reshape(2, -1)
+    for values, places in zip(saliency.reshape(2, -1), ranks, strict=True):
+        expected = sorted(range(20), key=lambda pixel: (values[pixel], pixel), reverse=True)
+        np.testing.assert_array_equal(np.argsort(places), expected)
+
+
+@pytest.mark.parametrize(("height", "rows", "steps"), [(224, 8, 28), (32, 8, 4), (224, 1, 224), (20, 8, 3), (5, 8, 1)])
+def test_steps_cover_all_rows(height: int, rows: int, steps: int):
+    assert causal.num_steps(height, 7, rows) == steps
+
+
+def test_blur_kernel_is_the_official_one(golden):
+    np.testing.assert_array_equal(causal.blur_kernel(5, 5.0), golden["blur_kernel"])
+
+
+@pytest.mark.parametrize("size", [5, 11])
+def test_blur_is_a_convolution_with_zeros_outside(size: int):
+    image = np.random.default_rng(0).standard_normal((2, 13, 9, 3)).astype(np.float32)
+    kernel = causal.blur_kernel(size, 5.0)
+    expected = scipy.ndimage.convolve(image.astype(np.float64), kernel[None, :, :, None], mode="constant")
+    np.testing.assert_allclose(causal.blur(jnp.asarray(image), kernel), expected, atol=1e-5)
+
+
+def test_area_is_numpys_trapezoid():
+    curve = np.random.default_rng(0).random((3, 29)).astype(np.float32)
+    expected = np.trapezoid(curve.astype(np.float64), dx=1 / 28, axis=1)
+    np.testing.assert_allclose(causal.area_under_curve(jnp.asarray(curve)), expected, rtol=1e-6)
