@@ -1,14 +1,18 @@
 """Strict mode for every test: several devices, no implicit rank promotion, warnings are errors (pyproject.toml)."""
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 
 from flax import nnx
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
 import castream_jax as castream
+from castream_jax.backbones import save_torch_weights
+from castream_jax.experiment import base_config
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -55,3 +59,29 @@ def small_model() -> castream.Model:
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(1))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(2))
     return castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+
+
+@pytest.fixture(scope="session")
+def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the weights of a random CIFAR ResNet-8."""
+    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7)), path)
+    return path
+
+
+@pytest.fixture
+def tiny_config(resnet8_weights: Path) -> Callable[..., ConfigDict]:
+    """Configs of a training small enough for tests, with `section={field: value}` overrides."""
+
+    def build(**sections: dict) -> ConfigDict:
+        config = base_config()
+        config.data.update(source="digits", image_size=32, resize="none", flip=False, num_threads=1)
+        config.backbone.update(name="cifar_resnet8", weights=str(resnet8_weights), num_classes=10)
+        config.optimizer.update(learning_rate=0.05, decay_every=1)
+        config.train.update(epochs=1, batch_size=120, log_every=4, checkpoint_every=5)
+        config.evaluation.update(batch_size=40, max_images=50, gallery=4)
+        for section, fields in sections.items():
+            config[section].update(fields)
+        return config
+
+    return build

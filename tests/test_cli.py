@@ -1,0 +1,124 @@
+"""The command line: each mistake is one sentence on stderr, exit status 2, and nothing is lost."""
+
+from pathlib import Path
+
+from PIL import Image
+import pytest
+
+from castream_jax.cli import load_config, main
+from castream_jax.version import __version__
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "cifar10" / "resnet20.py")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Ten classes of two images, in train and test."""
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = tmp_path / "images" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (32, 32), (20 * label, 100, 50 * number)).save(folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+def train(images: Path, workdir: Path, weights: Path | str, *overrides: str) -> int:
+    fields = [f"--config.data.path={images}", f"--config.backbone.weights={weights}"]
+    fields += ["--config.backbone.name=cifar_resnet8", "--config.train.batch_size=4", "--config.train.epochs=1"]
+    return main(["train", "--config", CONFIG, "--workdir", str(workdir), *fields, *overrides])
+
+
+def only_sentence(capsys: pytest.CaptureFixture) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("castream:")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("--config.train.epoch=3", "did you mean --config.train.epochs=…?"),
+        ("--config.nonsense=3", "The config has no field to set by '--config.nonsense=3'"),
+        ("--config.train.epochs=many", "A field of"),
+        ("--epochs=3", "Unknown argument --epochs=3: fields of the config are set by --config.field=value"),
+        ("--config.train.batch_size=6", "A batch of 6 images does not split over 4 devices: use 4 or 8."),
+        ("--config.data.path=/absent/data", "'/absent/data/train' does not exist"),
+        ("--config.data.source=imagenet", "unknown data source 'imagenet'; choose one of image_folder"),
+        ("--config.backbone.weights=/absent/w.pth", "There is no weight file /absent/w.pth"),
+        ("--config.backbone.name=cifar_resnet20", "These weights are not those of a 10-class cifar_resnet20. missing:"),
+        ("--config.backbone.name=resnet", "Unknown backbone 'resnet': did you mean resnet50"),
+        ("--config.streams.ca.start_stage=7", "start_stage must be one of 0 … 3, got 7."),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(images, tmp_path, resnet8_weights, capsys, override: str, sentence: str):
+    assert train(images, tmp_path / "run", resnet8_weights, override) == 2
+    assert sentence in only_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_class_folders_are_named(images, tmp_path, resnet8_weights, capsys):
+    for file in (images / "train" / "class3").iterdir():
+        file.unlink()
+    assert train(images, tmp_path / "run", resnet8_weights) == 2
+    assert "class3" in only_sentence(capsys)
+
+
+def test_an_unreadable_image_is_named(images, tmp_path, resnet8_weights, capsys):
+    broken = images / "train" / "class3" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert train(images, tmp_path / "run", resnet8_weights) == 2
+    assert str(broken) in only_sentence(capsys)
+
+
+def test_truncated_weights_are_named(images, tmp_path, resnet8_weights, capsys):
+    part = tmp_path / "part.safetensors"
+    part.write_bytes(resnet8_weights.read_bytes()[:5000])
+    assert train(images, tmp_path / "run", part) == 2
+    assert f"{part} is truncated, corrupted" in only_sentence(capsys)
+
+
+def test_train_evaluate_report(images, tmp_path, resnet8_weights, capsys):
+    workdir = tmp_path / "run"
+    assert train(images, workdir, resnet8_weights) == 0
+    assert capsys.readouterr().out.strip() == str(workdir)
+    fields = [f"--config.data.path={images}", f"--config.backbone.weights={resnet8_weights}"]
+    fields += ["--config.backbone.name=cifar_resnet8", "--config.train.batch_size=4", "--config.train.epochs=1"]
+    command = ["--config", CONFIG, "--workdir", str(workdir), *fields]
+    assert main(["evaluate", *command, "--config.evaluation.batch_size=12"]) == 0
+    output = capsys.readouterr().out
+    assert "Grad-CAM" in output
+    assert output.strip().endswith(str(workdir / "report" / "index.html"))
+    assert main(["report", "--workdir", str(workdir)]) == 0
+    assert (workdir / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_divergence_has_its_own_status(images, tmp_path, resnet8_weights, capsys):
+    assert train(images, tmp_path / "run", resnet8_weights, "--config.optimizer.learning_rate=1e30") == 3
+    assert "lower config.optimizer.learning_rate" in only_sentence(capsys)
+
+
+def test_a_report_before_an_evaluation_says_what_to_do(tmp_path, capsys):
+    assert main(["report", "--workdir", str(tmp_path)]) == 2
+    assert "castream evaluate" in only_sentence(capsys)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["report"], ["quickstart"]])
+def test_every_command_explains_itself(command: list[str], capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert "usage: castream" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"castream_jax {__version__}\n"
+
+
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py")))
+def test_every_config_opens(path: str):
+    config = load_config(str(ROOT / path))
+    assert config.is_locked
+    assert config.name != "experiment"

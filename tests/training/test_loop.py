@@ -1,0 +1,174 @@
+"""The whole training: resumed after `kill -9` to the same bits, the same on any number of devices, safe from NaN."""
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+import castream_jax as castream
+from castream_jax.backbones import fingerprint, save_torch_weights
+from castream_jax.parallel import data_mesh
+from castream_jax.training import train
+from castream_jax.training.restore import restore_model
+
+
+def stream_params(config, workdir: Path):
+    return nnx.to_pure_dict(nnx.state(restore_model(config, workdir).heads["ca"]))
+
+
+def log_lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "logs" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_logs_checkpoints_and_an_untouched_trunk(tiny_config, tmp_path: Path, resnet8_weights: Path):
+    config = tiny_config()
+    workdir = train(config, tmp_path / "run")
+    steps = [line["step"] for line in log_lines(workdir)]
+    assert steps == [4, 8, 11]  # 1438 digits // 120
+    assert {"epoch", "learning_rate", "ca/loss", "ca/accuracy", "images_per_second"} < log_lines(workdir)[0].keys()
+    assert list((workdir / "logs").glob("events.out.tfevents.*"))
+    assert json.loads((workdir / "config.json").read_text())["backbone"]["name"] == "cifar_resnet8"
+    restored = restore_model(config, workdir)
+    assert fingerprint(restored.backbone) == fingerprint(castream.load_backbone("cifar_resnet8", resnet8_weights))
+    fresh = castream.CrossAttentionStream(restored.backbone.stage_dims, rngs=nnx.Rngs(0))
+    assert not np.allclose(restored.heads["ca"].cls_token[...], fresh.cls_token[...])
+
+
+def test_several_devices_train_the_same_stream(tiny_config, tmp_path: Path):
+    # 1e-5 absolute after 11 steps: each device sums its own images first, so sums run in another order.
+    config = tiny_config()
+    params = {}
+    for devices in (1, 4):
+        mesh = data_mesh(jax.devices()[:devices])
+        params[devices] = stream_params(config, train(config, tmp_path / str(devices), mesh=mesh))
+    chex.assert_trees_all_close(params[1], params[4], rtol=0, atol=1e-5)
+
+
+def test_a_training_goes_on_with_another_number_of_devices(tiny_config, tmp_path: Path, monkeypatch):
+    config = tiny_config()
+    whole = stream_params(config, train(config, tmp_path / "whole", mesh=data_mesh(jax.devices()[:1])))
+    stop_after(monkeypatch, 7)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", mesh=data_mesh(jax.devices()[:4]))
+    monkeypatch.undo()
+    parts = stream_params(config, train(config, tmp_path / "parts", mesh=data_mesh(jax.devices()[:1])))
+    chex.assert_trees_all_close(parts, whole, rtol=0, atol=1e-5)
+    assert [line["step"] for line in log_lines(tmp_path / "parts")] == [4, 8, 11]
+
+
+def stop_after(monkeypatch, step: int) -> None:
+    from castream_jax.training import loop
+
+    calls = iter(range(10**6))
+    original = loop.shard_batch
+
+    def stopping(*arguments):
+        if next(calls) == step:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "shard_batch", stopping)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_ends_in_the_same_bits(tiny_config, tmp_path: Path, resnet8_weights: Path):
+    overrides = [
+        "--config.data.image_size=32",
+        "--config.data.canvases_per_digit=1",
+        f"--config.backbone.weights={resnet8_weights}",
+        "--config.train.epochs=3",
+        "--config.train.batch_size=32",
+        "--config.train.log_every=10",
+        "--config.train.checkpoint_every=10",
+    ]
+    config_file = Path(__file__).parents[2] / "configs" / "digits" / "quickstart.py"
+
+    def start(workdir: Path) -> subprocess.Popen:
+        command = ["train", "--config", str(config_file), "--workdir", str(workdir), *overrides]
+        return subprocess.Popen(
+            [sys.executable, "-m", "castream_jax", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    process = start(tmp_path / "killed")
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not any(path.name.isdigit() and int(path.name) >= 30 for path in checkpoints.glob("*")):
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert start(tmp_path / "killed").wait() == 0
+    assert start(tmp_path / "alone").wait() == 0
+
+    from castream_jax.cli import load_config
+
+    config = load_config(str(config_file), overrides)
+    chex.assert_trees_all_equal(stream_params(config, tmp_path / "killed"), stream_params(config, tmp_path / "alone"))
+    untimed = [
+        [{key: value for key, value in line.items() if key != "images_per_second"} for line in log_lines(workdir)]
+        for workdir in (tmp_path / "killed", tmp_path / "alone")
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_divergence_stops_with_a_sentence_and_keeps_the_last_checkpoint(tiny_config, tmp_path: Path, monkeypatch):
+    config = tiny_config(optimizer={"learning_rate": 1e30})
+    with pytest.raises(FloatingPointError, match=r"is nan at step 4.*lower config.optimizer.learning_rate"):
+        train(config, tmp_path / "run")
+    # The checkpoint falls before the next report: it must look for itself.
+    config = tiny_config(optimizer={"learning_rate": 1e30}, train={"log_every": 100, "checkpoint_every": 5})
+    with pytest.raises(FloatingPointError, match="A parameter is not finite at step 5"):
+        train(config, tmp_path / "other")
+    assert not [path for path in (tmp_path / "other" / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+def test_workdir_of_another_config_is_refused_and_kept(tiny_config, tmp_path: Path):
+    train(tiny_config(), tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_text()
+    other = tiny_config(optimizer={"learning_rate": 0.2}, train={"epochs": 2})
+    with pytest.raises(
+        ValueError, match=r"optimizer.learning_rate \(0.05 there, 0.2 here\), train.epochs \(1 there, 2"
+    ):
+        train(other, tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_streams_of_another_trunk_are_refused(tiny_config, tmp_path: Path):
+    train(tiny_config(), tmp_path / "run")
+    save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(8)), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="were trained on another trunk"):
+        restore_model(tiny_config(backbone={"weights": str(tmp_path / "other.safetensors")}), tmp_path / "run")
+
+
+def test_nothing_is_written_for_a_training_that_cannot_start(tiny_config, tmp_path: Path):
+    with pytest.raises(ValueError, match="A batch of 6 images does not split over 4 devices: use 4 or 8"):
+        train(tiny_config(train={"batch_size": 6}), tmp_path / "run")
+    with pytest.raises(ValueError, match="The data has 10 classes and the backbone 7"):
+        train(tiny_config(backbone={"num_classes": 7}), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"config\.backbone\.weights is empty"):
+        train(tiny_config(backbone={"weights": ""}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_without_training_is_told_apart(tiny_config, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="holds no experiment: run `castream train"):
+        restore_model(tiny_config(), tmp_path / "nothing")
+
+
+def test_a_pretrained_backbone_is_exported_and_loads(tiny_config, tmp_path: Path):
+    config = tiny_config(train={"target": "backbone"}, backbone={"weights": ""})
+    workdir = train(config, tmp_path / "run")
+    backbone = castream.load_backbone("cifar_resnet8", workdir / "export" / "backbone.safetensors")
+    initial = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    assert not np.allclose(backbone.bn1.mean[...], initial.bn1.mean[...])
+    assert not np.allclose(backbone.linear.kernel[...], initial.linear.kernel[...])

@@ -1,0 +1,144 @@
+"""One step: what it costs, what it leaves alone, and that it is PyTorch's SGD."""
+
+import re
+
+import chex
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import castream_jax as castream
+from castream_jax.training.optimizer import sgd, step_decay
+from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "pixels": jnp.asarray(rng.integers(0, 256, (8, 16, 16, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, 10, 8), jnp.int32),
+    }
+
+
+def build(model: castream.Model, target="streams", rate: float = 0.1):
+    optimizer = sgd(optax.constant_schedule(rate), momentum=0.9, weight_decay=1e-4)
+    split = split_model(model, target)
+    return split, initial_state(split, optimizer), make_train_step(split, optimizer)
+
+
+def test_step_has_no_backward_pass_of_the_trunk(small_model, batch):
+    split, state, step = build(small_model)
+    graphdef, trunk = nnx.split(small_model.backbone)
+
+    def forward(trunk, pixels):
+        backbone = nnx.merge(graphdef, trunk)
+        return backbone.classify(backbone.stages(to_unit_range(pixels))[-1].mean((1, 2)))
+
+    forward_compiled = jax.jit(forward).lower(trunk, batch["pixels"]).compile()
+    step_compiled = jax.jit(step).lower(state, split.frozen, batch).compile()
+
+    def count_convolutions(compiled) -> int:
+        return len(re.findall(r"= \S+ (?:convolution\(|custom-call\(.*conv)", compiled.as_text()))
+
+    assert count_convolutions(forward_compiled) == 7  # of ResNet-8: one, and two in each of three blocks
+    assert count_convolutions(step_compiled) == 7
+    # A backward pass would cost two more forward passes.
+    assert step_compiled.cost_analysis()["flops"] < 1.3 * forward_compiled.cost_analysis()["flops"]
+
+    _, backbone_state, backbone_step = build(
+        castream.Model(
+            castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0)), {"gap": castream.GlobalAveragePooling()}
+        ),
+        "backbone",
+    )
+    trained = jax.jit(backbone_step).lower(backbone_state, {}, batch).compile()
+    assert count_convolutions(trained) > 7  # the count above would see one
+
+
+def test_training_a_stream_lowers_its_loss_and_leaves_the_trunk_alone(small_model, batch):
+    split, state, step = build(small_model)
+    before = jax.tree.map(np.array, split.frozen)
+    step = jax.jit(step, donate_argnums=0)
+    losses = []
+    for _ in range(30):
+        state = step(state, split.frozen, batch)
+        losses.append(float(state["totals"]["heads"]["ca"]["loss"]))
+    each = np.diff(losses, prepend=0) / 8
+    assert each[-1] < 0.5 * each[0]
+    assert int(state["totals"]["images"]) == 30 * 8
+    chex.assert_trees_all_equal(split.frozen, before)
+
+
+def test_streams_trained_together_are_trained_as_if_alone(small_model, batch):
+    backbone = small_model.backbone
+    first = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
+    second = castream.CrossAttentionStream(backbone.stage_dims, start_stage=2, block="proj_ca", rngs=nnx.Rngs(2))
+
+    def train(heads):
+        split, state, step = build(castream.Model(backbone, heads))
+        for _ in range(5):
+            state = jax.jit(step)(state, split.frozen, batch)
+        return state["params"]["heads"]
+
+    together = train({"first": first, "second": second})
+    chex.assert_trees_all_close(together["first"], train({"first": first})["first"], rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(together["second"], train({"second": second})["second"], rtol=0, atol=1e-6)
+
+
+def test_class_specific_stream_is_trained_from_the_labels_query(small_model, batch):
+    stream = castream.CrossAttentionStream(small_model.backbone.stage_dims, num_queries=10, rngs=nnx.Rngs(1))
+    split, state, step = build(castream.Model(small_model.backbone, {"ca": stream}), rate=100)
+    batch = {**batch, "label": jnp.full(8, 3, jnp.int32)}
+    # Weight decay moves all tokens; beyond it, the gradient moves the label's alone.
+    after = jax.jit(step)(state, split.frozen, batch)["params"]["heads"]["ca"]["cls_token"]
+    moved = np.abs(np.asarray(after) - (1 - 100 * 1e-4) * np.asarray(stream.cls_token[...])).max(1)
+    assert moved[3] > 1e-3
+    assert np.delete(moved, 3).max() < 1e-5
+
+
+def test_training_the_backbone_updates_parameters_and_statistics(batch):
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    split, state, step = build(castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}), "backbone")
+    after = jax.jit(step)(state, split.frozen, batch)
+    for part in ("params", "stats"):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(after[part]):
+            before = np.asarray(dict(jax.tree_util.tree_leaves_with_path(state[part]))[path])
+            assert not np.array_equal(leaf, before), f"{part}{jax.tree_util.keystr(path)} has not moved"
+
+
+def test_unknown_target_is_refused(small_model):
+    with pytest.raises(ValueError, match="must be 'streams' or 'backbone', got 'all'"):
+        split_model(small_model, "all")  # pyright: ignore[reportArgumentType]
+
+
+def test_sgd_is_pytorchs():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare SGD with")
+    start = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    target = np.linspace(-1, 1, 50, dtype=np.float32)
+    weight = torch.nn.Parameter(torch.tensor(start))
+    theirs = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=1e-2)
+    decay = torch.optim.lr_scheduler.StepLR(theirs, 4, 0.1)
+    schedule = step_decay(0.1, factor=10, every=2, steps_per_epoch=2, steps=12)
+    ours = sgd(schedule, momentum=0.9, weight_decay=1e-2)
+    params = jnp.asarray(start)
+    state = ours.init(params)
+    for _ in range(12):
+        theirs.zero_grad()
+        ((weight - torch.tensor(target)) ** 2).sum().backward()
+        theirs.step()
+        decay.step()
+        updates, state = ours.update(2 * (params - target), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, weight.detach().numpy(), rtol=0, atol=1e-6)
+
+
+def test_rate_falls_at_whole_epochs():
+    schedule = step_decay(0.1, factor=10, every=3, steps_per_epoch=195.3125, steps=1757)
+    rates = [float(schedule(step)) for step in (0, 585, 586, 1171, 1172, 1756)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    constant = step_decay(0.1, factor=10, every=0, steps_per_epoch=10, steps=100)
+    assert float(constant(99)) == pytest.approx(0.1)
