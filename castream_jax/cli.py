@@ -10,9 +10,10 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from castream_jax.config import Config
 from castream_jax.version import __version__
 
-# Commands import what they need when they run: `castream --help` must not wait for JAX.
+# Commands import what they need when they run: `castream --help` must not wait for Orbax, grain and matplotlib.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def _quickstart(arguments: argparse.Namespace, rest: list[str]) -> None:
     _run_all(get_config(), arguments.workdir)
 
 
-def _run_all(config: ConfigDict, workdir: str) -> None:
+def _run_all(config: Config, workdir: str) -> None:
     _start()
     from castream_jax.evaluation import evaluate
     from castream_jax.training import train
@@ -126,7 +127,7 @@ def _start() -> None:
     initialise_processes()
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """The config of a file, with `--config.field=value` overrides.
 
     Raises:
@@ -155,7 +156,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise ValueError(f"A field of {file} cannot take that value: {error}.") from error
 
 
-def _parse_config(arguments: Sequence[str]) -> ConfigDict:
+def _parse_config(arguments: Sequence[str]) -> Config:
     values = flags.FlagValues()
     command = ["castream", *arguments]
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=command)
@@ -163,7 +164,7 @@ def _parse_config(arguments: Sequence[str]) -> ConfigDict:
     return values["config"].value
 
 
-def _field_names(config: ConfigDict) -> Iterator[str]:
+def _field_names(config: Config) -> Iterator[str]:
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             yield from (f"{name}.{inner}" for inner in _field_names(value))

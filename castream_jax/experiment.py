@@ -1,4 +1,4 @@
-"""An experiment: its config, and the model and data the config describes."""
+"""An experiment: the model its config describes, and the workdir it lives in."""
 
 from collections.abc import Iterator, Mapping
 import json
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flax import nnx
-from ml_collections import ConfigDict
 
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
+from castream_jax.config import Config
 from castream_jax.model import Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
@@ -19,84 +19,7 @@ _LOCATIONS = {"data.path", "data.num_threads", "backbone.weights", "train.log_ev
 _TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
 
 
-def base_config() -> ConfigDict:
-    """Every field of an experiment with the paper's training recipe as default; a file in `configs/` fills in the rest.
-
-    Unknown fields and values of another type are refused when they are set.
-    """
-    config = ConfigDict()
-    config.name = "experiment"
-    config.seed = 0
-    config.data = ConfigDict(
-        {
-            "source": "image_folder",  # class-per-folder tree; or "tfds", "digits"
-            "path": "",
-            "train_split": "train",
-            "test_split": "test",
-            "image_size": 224,
-            "resize": "squash",  # or "center_crop", "none"
-            "flip": True,
-            "crop_padding": 0,  # random shifts by up to so many pixels in training
-            "canvases_per_digit": 1,  # digits only
-            "seed": 0,  # digits only: placement and clutter
-            "num_threads": 2,
-        }
-    )
-    config.backbone = ConfigDict(
-        {
-            "name": "resnet50",
-            "weights": "",  # file, or name of bundled weights; empty only when the backbone itself is trained
-            "num_classes": 1000,
-        }
-    )
-    config.streams = ConfigDict({"ca": stream_config()})
-    config.optimizer = ConfigDict(
-        {
-            "learning_rate": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "decay_every": 30,  # epochs
-            "decay_factor": 10.0,
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "target": "streams",  # or "backbone": pretrain the trunk under GAP
-            "epochs": 90,
-            "batch_size": 256,
-            "log_every": 50,  # steps
-            "checkpoint_every": 500,  # steps
-        }
-    )
-    config.evaluation = ConfigDict(
-        {
-            "batch_size": 64,
-            "methods": ("gradcam", "attention"),
-            "protocol": "castream",
-            "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
-            "gallery": 24,  # images shown in the report
-        }
-    )
-    return config.lock()
-
-
-def stream_config(**fields: Any) -> ConfigDict:
-    """One entry of `config.streams`: the arguments of `CrossAttentionStream`, and the seed of its parameters."""
-    config = ConfigDict(
-        {
-            "start_stage": 0,
-            "block": "ca",
-            "class_specific": False,
-            "num_heads": 1,
-            "use_bias": True,
-            "seed": 0,
-        }
-    ).lock()
-    config.update(fields)
-    return config
-
-
-def open_backbone(config: ConfigDict) -> Backbone:
+def open_backbone(config: Config) -> Backbone:
     """The backbone of `config.backbone`, from its weights or, to be pretrained, freshly initialised.
 
     Raises:
@@ -114,7 +37,7 @@ def open_backbone(config: ConfigDict) -> Backbone:
     return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed))
 
 
-def open_streams(config: ConfigDict, backbone: Backbone) -> dict[str, CrossAttentionStream]:
+def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttentionStream]:
     """The freshly initialised streams of `config.streams`, each the same whatever stands beside it.
 
     Raises:
@@ -136,14 +59,14 @@ def open_streams(config: ConfigDict, backbone: Backbone) -> dict[str, CrossAtten
     }
 
 
-def open_model(config: ConfigDict) -> Model:
+def open_model(config: Config) -> Model:
     """The backbone with GAP and, unless the backbone itself is the target of training, the streams."""
     backbone = open_backbone(config)
     streams = open_streams(config, backbone) if config.train.target == "streams" else {}
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams})
 
 
-def claim_workdir(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
+def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
     """Creates `workdir` and its `config.json`, or checks that the one there describes the same training.
 
     Returns:

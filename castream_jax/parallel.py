@@ -31,8 +31,8 @@ def initialise_processes() -> None:
     jax.distributed.initialize(coordinator, int(count or 0), int(index or 0))
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes (or those given) along the `data` axis."""
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """All JAX devices of all processes (or those given) along the `data` axis."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 

@@ -5,12 +5,10 @@ which `configs/digits/pretrain.py` reproduces. The recipe is the paper's in shor
 by 10 twice.
 """
 
-from ml_collections import ConfigDict
-
-from castream_jax.experiment import base_config
+from castream_jax.config import Config, base_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Four epochs of 7,190 canvases (each of 1,438 training digits five times), evaluated on the 359 test digits."""
     config = base_config()
     config.name = "Handwritten digits, quickstart"

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from flax import nnx
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
-from castream_jax.experiment import base_config
+from castream_jax.config import Config, base_config
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -70,10 +69,10 @@ def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_config(resnet8_weights: Path) -> Callable[..., ConfigDict]:
+def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
     """Configs of a training small enough for tests, with `section={field: value}` overrides."""
 
-    def build(**sections: dict) -> ConfigDict:
+    def build(**sections: dict) -> Config:
         config = base_config()
         config.data.update(source="digits", image_size=32, resize="none", flip=False, num_threads=1)
         config.backbone.update(name="cifar_resnet8", weights=str(resnet8_weights), num_classes=10)

@@ -6,8 +6,10 @@ from typing import Any
 
 from flax import nnx
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 from castream_jax.attribution.gradcam import gradcam, target_gradient
 from castream_jax.attribution.saliency import min_max
@@ -22,8 +24,8 @@ Maps = dict[tuple[str, str], Float[Array, "b h w"]]
 
 def attribute(
     model: Model,
-    pixels: Float[Array, "b height width 3"],
-    labels: Int[Array, " b"],
+    pixels: Float[Array | np.ndarray, "b height width 3"],
+    labels: Int[Array | np.ndarray, " b"],
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
 ) -> Maps:
@@ -87,14 +89,14 @@ def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
     return tuple(methods)
 
 
-def check_labels(model: Model, pixels: Array, labels: Array) -> Int[Array, " b"]:
+def check_labels(model: Model, pixels: Array | np.ndarray, labels: Array | np.ndarray) -> Int[Array, " b"]:
     """`labels` as int32 `[B]`, or a ValueError that names what is wrong."""
     if jnp.shape(labels) != pixels.shape[:1]:
         raise ValueError(
             f"labels must be [B] = [{pixels.shape[0]}], one class per image, got {list(jnp.shape(labels))}."
         )
     labels = jnp.asarray(labels, jnp.int32)
-    if not isinstance(labels, jax.core.Tracer) and labels.size:
+    if not isinstance(labels, Tracer) and labels.size:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= model.backbone.num_classes:
             raise ValueError(f"labels must lie in 0 … {model.backbone.num_classes - 1}, got {low} … {high}.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,15 +40,15 @@ class Backbone(nnx.Module):
         self.mean = tuple(mean)
         self.std = tuple(std)
 
-    def normalise(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    def normalise(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Pixels in [0, 1] to the trunk's input."""
-        return (pixels - self._row(self.mean)) / self._row(self.std)
+        return (jnp.asarray(pixels) - self._row(self.mean)) / self._row(self.std)
 
     def denormalise(self, inputs: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Inverse of `normalise`."""
         return inputs * self._row(self.std) + self._row(self.mean)
 
-    def stages(self, pixels: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
+    def stages(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
         """Feature maps S0 … SL of `pixels` (float, [0, 1], RGB, not normalised).
 
         Raises:

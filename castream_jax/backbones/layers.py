@@ -31,12 +31,12 @@ class Conv(nnx.Module):
         if self.kernel_size == 1:  # a matrix product: 1.4 x faster for ResNet-50 on a CPU, the same elsewhere
             x = x[:, :: self.stride, :: self.stride]
             return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=PRECISION)
-        padding = ((self.kernel_size - 1) // 2,) * 2
+        side = (self.kernel_size - 1) // 2
         return lax.conv_general_dilated(
             x,
             kernel,
             window_strides=(self.stride, self.stride),
-            padding=(padding, padding),
+            padding=((side, side), (side, side)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=PRECISION,
         )

@@ -21,7 +21,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int, /) -> Record:
+    def __getitem__(self, index: int) -> Record:
         return self._source[self._indices[index]]
 
     def name(self, index: int) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 from flax import nnx
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from castream_jax.attribution.attribute import check_methods
 from castream_jax.backbones import fingerprint
+from castream_jax.config import Config
 from castream_jax.data import Source, eval_loader, open_source, record_transforms
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
@@ -35,7 +35,7 @@ from castream_jax.version import __version__
 Summary = dict[str, Any]
 
 
-def evaluate(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Summary:
+def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Summary:
     """Accuracy and interpretability of every head, written to `evaluation/` of the workdir.
 
     `rows.parquet` has one row per image x head x method, `gallery.npz` images and maps to look at, `summary.json` the
@@ -134,7 +134,7 @@ def evenly_spaced(length: int, count: int) -> np.ndarray:
 
 
 def _batches(
-    config: ConfigDict, source: Source, mesh: Mesh, task: str, function: Any
+    config: Config, source: Source, mesh: Mesh, task: str, function: Any
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
     """(batch, `function` of the batch on the devices), one batch behind, so that the host works while devices do."""
     loader = eval_loader(
@@ -178,7 +178,8 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _write_gallery(path: Path, images: list[dict[str, Any]]) -> None:
     temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez_compressed(temporary, **{key: np.stack([image[key] for image in images]) for key in images[0]})
+    arrays: dict[str, Any] = {key: np.stack([image[key] for image in images]) for key in images[0]}
+    np.savez_compressed(temporary, **arrays)
     os.replace(temporary, path)
 
 

@@ -24,13 +24,13 @@ from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
 
 Key = tuple[str, str]
-Maps = Mapping[Key, Float[Array, "b h w"]]
+Maps = Mapping[Key, Float[Array | np.ndarray, "b h w"]]
 
 
 def score(
     model: Model,
-    pixels: Float[Array, "b height width 3"],
-    labels: Int[Array, " b"],
+    pixels: Float[Array | np.ndarray, "b height width 3"],
+    labels: Int[Array | np.ndarray, " b"],
     maps: Maps,
     protocol: str | Protocol = "castream",
 ) -> dict[Key, dict[str, Float[Array, " b"]]]:
@@ -103,7 +103,7 @@ def scores_of_maps(
         return _of_class(model.probabilities(images), classes, heads)
 
     keys = list(maps)
-    saliency = jnp.stack([upsample(maps[key], height, width) for key in keys])
+    saliency = jnp.stack([upsample(jnp.asarray(maps[key]), height, width) for key in keys])
     ranks = jnp.stack([causal.pixel_ranks(one) for one in saliency])
     blurred, empty = _substrates(model, pixels, protocol)
 

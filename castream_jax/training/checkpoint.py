@@ -71,17 +71,17 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise FileNotFoundError(f"There is no checkpoint in {self._folder}: run `castream train` on it first.")
-        there = self._manager.restore(step, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())).provenance
+        there = self._manager.restore(step, args=ocp.args.Composite(provenance=ocp.args.JsonRestore()))["provenance"]
         if there != self._provenance:
             raise ValueError(
                 f"The streams in {self._folder} were trained on another trunk (fingerprint {there['trunk'][:12]}, not "
                 f"{self._provenance['trunk'][:12]}): give the weights they were trained with, or another --workdir."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items = {"state": ocp.args.StandardRestore(abstract)}
+        items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
         if iterator is not None:
             items["data"] = grain.checkpoint.CheckpointRestore(iterator)  # pyright: ignore[reportCallIssue]
-        return step, self._manager.restore(step, args=ocp.args.Composite(**items)).state
+        return step, self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
 
     def __enter__(self) -> "Checkpoints":
         return self

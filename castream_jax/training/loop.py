@@ -8,9 +8,9 @@ import time
 from flax import nnx
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from castream_jax.backbones import save_torch_weights
+from castream_jax.config import Config
 from castream_jax.data import open_source, record_transforms, train_loader
 from castream_jax.experiment import claim_workdir, open_model
 from castream_jax.parallel import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
@@ -22,7 +22,7 @@ from castream_jax.training.restore import trunk_of
 from castream_jax.training.step import State, initial_state, make_train_step, split_model
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Path:
+def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Path:
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
@@ -71,7 +71,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: Mesh | N
 
     def rate_at(step: int) -> float:
         with jax.transfer_guard("allow"):  # a handful of scalars per report
-            return float(schedule(step))
+            return float(jax.numpy.asarray(schedule(step)))
 
     # --- resume ---
     workdir = claim_workdir(config, workdir)

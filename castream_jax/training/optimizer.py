@@ -1,11 +1,12 @@
 """The paper's optimiser: SGD with momentum, PyTorch's weight decay, and step decay of the rate."""
 
-from ml_collections import ConfigDict
 import optax
+
+from castream_jax.config import Config
 
 
 def make_optimizer(
-    config: ConfigDict, *, steps_per_epoch: float, steps: int
+    config: Config, *, steps_per_epoch: float, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser of `config.optimizer` and its schedule, for a training of `steps` steps."""
     schedule = step_decay(

@@ -6,9 +6,9 @@ from pathlib import Path
 from flax import nnx
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from castream_jax.backbones import fingerprint
+from castream_jax.config import Config
 from castream_jax.experiment import claim_workdir, open_model
 from castream_jax.model import Model
 from castream_jax.parallel import data_mesh, replicated
@@ -17,7 +17,7 @@ from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.step import initial_state, split_model
 
 
-def restore_model(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Model:
+def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Model:
     """The backbone with GAP and the streams of the newest checkpoint, on every device of `mesh`.
 
     The mesh need not be the one of the training.
@@ -47,6 +47,6 @@ def restore_model(config: ConfigDict, workdir: str | os.PathLike[str], *, mesh: 
     return model
 
 
-def trunk_of(config: ConfigDict, model: Model) -> str:
+def trunk_of(config: Config, model: Model) -> str:
     """What the checkpoints of a config are tied to: the fingerprint of the trunk, unless it is what is trained."""
     return fingerprint(model.backbone) if config.train.target == "streams" else "trained here"

@@ -11,12 +11,10 @@ The data is a folder with `train/<class>/*` and `test/<class>/*`, the weights th
 Measured results are in docs/results.md.
 """
 
-from ml_collections import ConfigDict
-
-from castream_jax.experiment import base_config
+from castream_jax.config import Config, base_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     config = base_config()
     config.name = "CIFAR-10, ResNet-20"
     config.data.update(image_size=32, resize="none", flip=True, crop_padding=4)

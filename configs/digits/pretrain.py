@@ -8,12 +8,10 @@ and leaves them in `workdirs/digits-pretrain/export/backbone.safetensors`. About
 differ between machines; accuracy does not, by more than some tenths of a point.
 """
 
-from ml_collections import ConfigDict
-
-from castream_jax.experiment import base_config
+from castream_jax.config import Config, base_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     config = base_config()
     config.name = "Digits, backbone"
     config.data.update(source="digits", image_size=64, resize="none", flip=False, canvases_per_digit=20, seed=1)
