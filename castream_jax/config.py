@@ -1,8 +1,14 @@
-"""The config of an experiment: every field, with the paper's recipe as default."""
+"""The config of an experiment: every field with the paper's recipe as default, and where configs are read from."""
 
+from collections.abc import Iterator, Sequence
+import difflib
+import json
+from pathlib import Path
+import runpy
 from typing import Any, TypeAlias
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 # An ml_collections.ConfigDict; a type checker cannot know its fields.
 Config: TypeAlias = Any
@@ -83,3 +89,63 @@ def stream_config(**fields: Any) -> Config:
     ).lock()
     config.update(fields)
     return config
+
+
+def open_config(path: str | Path) -> Config:
+    """The config of a Python file (`FILE` or `FILE:ARGUMENT`, given to its `get_config`) or of a `config.json`.
+
+    Raises:
+        ValueError: if there is no such file, or it holds no config.
+    """
+    file, _, argument = str(path).partition(":")
+    if not Path(file).is_file():
+        raise ValueError(f"There is no config {file}: see configs/ for examples.")
+    if file.endswith(".json"):
+        return _from_json(json.loads(Path(file).read_text()))
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise ValueError(f"{file} is no config: it has no function get_config.")
+    return get_config(argument) if argument else get_config()
+
+
+def override(config: Config, arguments: Sequence[str]) -> Config:
+    """`config` with fields set by `--config.field=value` arguments.
+
+    Raises:
+        ValueError: for an unknown field, with the nearest known one, or a value of another type.
+    """
+    known = list(_field_names(config))
+    for text in arguments:
+        field, equals, _ = text.removeprefix("--config.").partition("=")
+        if not text.startswith("--config.") or not equals or field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean --config.{near[0]}=…?" if near else "fields are set by --config.field=value."
+            raise ValueError(f"The config has no field to set by {text!r}: {hint}")
+    values = flags.FlagValues()
+    command = ["castream", *arguments]
+    config_flags.DEFINE_config_dict(
+        "config", config.copy_and_resolve_references(), flag_values=values, sys_argv=command
+    )
+    try:
+        values(command)
+    except (TypeError, flags.Error) as error:
+        raise ValueError(f"A field of the config cannot take that value: {error}.") from error
+    return values["config"].value
+
+
+def _from_json(saved: dict[str, Any]) -> Config:
+    config = base_config()
+    streams = {name: stream_config(**fields) for name, fields in saved.pop("streams").items()}
+    saved["evaluation"]["methods"] = tuple(saved["evaluation"]["methods"])  # JSON has no tuples
+    config.update(saved)
+    with config.unlocked():
+        config.streams = ConfigDict(streams).lock()
+    return config
+
+
+def _field_names(config: Config) -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from (f"{name}.{inner}" for inner in _field_names(value))
+        else:
+            yield name

@@ -110,9 +110,9 @@ def test_killed_and_resumed_ends_in_the_same_bits(tiny_config, tmp_path: Path, r
     assert start(tmp_path / "killed").wait() == 0
     assert start(tmp_path / "alone").wait() == 0
 
-    from castream_jax.cli import load_config
+    from castream_jax.config import open_config, override
 
-    config = load_config(str(config_file), overrides)
+    config = override(open_config(config_file), overrides)
     chex.assert_trees_all_equal(stream_params(config, tmp_path / "killed"), stream_params(config, tmp_path / "alone"))
     untimed = [
         [{key: value for key, value in line.items() if key != "images_per_second"} for line in log_lines(workdir)]
