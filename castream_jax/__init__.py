@@ -11,6 +11,7 @@ from castream_jax.backbones import (
 )
 from castream_jax.metrics import score
 from castream_jax.model import Model
+from castream_jax.pretrained import load_pretrained, save_pretrained
 from castream_jax.protocol import PROTOCOLS, Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, load_torch_stream
 from castream_jax.version import __version__
@@ -28,8 +29,10 @@ __all__ = [
     "create_backbone",
     "get_protocol",
     "load_backbone",
+    "load_pretrained",
     "load_torch_state_dict",
     "load_torch_stream",
     "register_backbone",
+    "save_pretrained",
     "score",
 ]

@@ -50,7 +50,7 @@ def base_config() -> Config:
             "learning_rate": 0.1,
             "momentum": 0.9,
             "weight_decay": 1e-4,
-            "decay_every": 30,  # epochs
+            "decay_every": 30.0,  # epochs; 0 for never
             "decay_factor": 10.0,
         }
     )
@@ -95,7 +95,7 @@ def open_config(path: str | Path) -> Config:
     """The config of a Python file (`FILE` or `FILE:ARGUMENT`, given to its `get_config`) or of a `config.json`.
 
     Raises:
-        ValueError: if there is no such file, or it holds no config.
+        ValueError: if there is no such file, or it holds no config or sets a field that does not exist.
     """
     file, _, argument = str(path).partition(":")
     if not Path(file).is_file():
@@ -105,7 +105,10 @@ def open_config(path: str | Path) -> Config:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise ValueError(f"{file} is no config: it has no function get_config.")
-    return get_config(argument) if argument else get_config()
+    try:
+        return get_config(argument) if argument else get_config()
+    except (AttributeError, KeyError, TypeError) as error:  # how ml_collections refuses a field or a value
+        raise ValueError(f"{file}: {error}") from error
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:

@@ -22,6 +22,9 @@ StateDict = Mapping[str, np.ndarray]
 # Weights that ship with the package: name -> (backbone, file). See configs/digits/pretrain.py for how they came about.
 BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors")}
 
+# The trunk within a directory that `save_pretrained` wrote.
+TRUNK_FILE = "trunk.safetensors"
+
 _TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -104,7 +107,8 @@ def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: in
 
     Args:
         name: see `create_backbone`.
-        weights: a file (see `read_weights`), or the name of weights that ship with the package (`"digits"`).
+        weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, or the name of weights that
+            ship with the package (`"digits"`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
 
     Raises:
@@ -118,7 +122,7 @@ def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: in
         with importlib.resources.as_file(importlib.resources.files("castream_jax") / "weights" / file_name) as path:
             state_dict = read_weights(path)
     else:
-        state_dict = read_weights(weights)
+        state_dict = read_weights(Path(weights) / TRUNK_FILE if Path(weights).is_dir() else weights)
     backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0)))
     try:
         load_torch_state_dict(backbone, state_dict)

@@ -88,7 +88,7 @@ def _load_digits() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
 def draw_canvas(
     rng: np.random.Generator, glyph: Glyph, fragments: UInt8[np.ndarray, "n 8 8"], size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Float32[np.ndarray, "4"]]:
-    """Draws background, strokes, pieces of `fragments` and, last, the whole `glyph`.
+    """Draws background, strokes, pieces of `fragments` and the whole `glyph`, then dims the light.
 
     Returns:
         The canvas, and the tight box of the glyph: x0, y0, x1, y1 in pixels.
@@ -107,13 +107,14 @@ def draw_canvas(
     for other in fragments:
         _paste_fragment(rng, canvas, other, keep_clear=box, backdrop=backdrop)
     canvas.paste(_bright_colour(rng, backdrop), (int(left), int(top)), mask)
-    return np.asarray(canvas), np.array(box, np.float32)
+    light = rng.uniform(0.4, 1)
+    return (np.asarray(canvas) * light).astype(np.uint8), np.array(box, np.float32)
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
     """A dim, smooth colour gradient with soft blotches and a little grain."""
-    base = rng.uniform(25, 85, size=3)
-    coarse = base + rng.uniform(-22, 22, size=(3, 3, 3))
+    base = rng.uniform(0, 85) * rng.uniform(0.3, 1, size=3)  # down to black: masked images are black, too
+    coarse = np.maximum(base + rng.uniform(-22, 22, size=(3, 3, 3)), 0)
     blotches = Image.fromarray(coarse.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
     grain = rng.integers(0, 12, size=(size, size, 1), dtype=np.uint8)
     return Image.fromarray(np.asarray(blotches) + grain)

@@ -16,6 +16,6 @@ def get_config() -> Config:
     config.name = "Digits, backbone"
     config.data.update(source="digits", image_size=64, resize="none", flip=False, canvases_per_digit=20, seed=1)
     config.backbone.update(name="cifar_resnet8", num_classes=10)
-    config.optimizer.update(learning_rate=0.1, decay_every=2, weight_decay=5e-4)
-    config.train.update(target="backbone", epochs=6, batch_size=128, log_every=50, checkpoint_every=200)
+    config.optimizer.update(learning_rate=0.1, decay_every=1.5, weight_decay=5e-4)
+    config.train.update(target="backbone", epochs=4, batch_size=128, log_every=50, checkpoint_every=200)
     return config

@@ -68,7 +68,8 @@ def test_box_is_tight_around_a_digit_that_stands_out():
         ink = colours[counts.argmax()]
         rows, columns = np.nonzero((pixels == ink).all(-1))
         margins.append([columns.min() - x0, rows.min() - y0, x1 - 1 - columns.max(), y1 - 1 - rows.max()])
-        assert (ink - np.median(pixels, (0, 1))) @ [0.299, 0.587, 0.114] > 60
+        # 60 grey levels in full light, which is dimmed to 0.4 of it at the least.
+        assert (ink - np.median(pixels, (0, 1))) @ [0.299, 0.587, 0.114] > 24
     assert np.min(margins) >= 0
     assert np.max(margins) <= 6  # a faint end of a stroke is in the box, but not of the exact colour
     assert (np.median(margins, axis=0) <= 1).all()
