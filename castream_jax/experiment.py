@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax import nnx
+import jax
 
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
 from castream_jax.config import Config
@@ -90,7 +91,7 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
                 f"{workdir} holds another experiment; these fields differ: {', '.join(different)}. "
                 "Give another --workdir, or the same fields."
             )
-    else:
+    elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, config.to_json(indent=2) + "\n")
     return workdir

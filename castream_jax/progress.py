@@ -2,7 +2,9 @@
 
 import time
 
+import jax
 from rich.console import Console
+from rich.text import Text
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -25,8 +27,9 @@ class Progress:
         self.say(" · ".join(part for part in (counts, text, left if done < self._total else "done") if part))
 
     def say(self, text: str) -> None:
-        """One line about the task."""
-        _console.print(f"[bold]{self._task}[/bold]  {text}")
+        """One line about the task, from the first of several processes."""
+        if jax.process_index() == 0:
+            _console.print(Text.assemble((self._task, "bold"), "  ", text))
 
 
 def _clock(seconds: float) -> str:

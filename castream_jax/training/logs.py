@@ -5,16 +5,20 @@ import json
 from pathlib import Path
 from types import TracebackType
 
+import jax
 from tensorboardX import SummaryWriter
 
 from castream_jax.experiment import write_atomically
 
 
 class MetricLogs:
-    """Writes to `logs/` of a workdir, continuing where a resumed training stands."""
+    """Writes to `logs/` of a workdir, from the first of several processes, continuing where a training stands."""
 
     def __init__(self, workdir: Path, *, resumed_at: int):
         """Drops lines after step `resumed_at`: an interrupted run logged them, and training is about to do so again."""
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
         folder = workdir / "logs"
         folder.mkdir(exist_ok=True)
         path = folder / "metrics.jsonl"
@@ -26,6 +30,8 @@ class MetricLogs:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One report: scalars at `step`."""
+        if not self._active:
+            return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -36,8 +42,9 @@ class MetricLogs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._board.close()
+        if self._active:
+            self._lines.close()
+            self._board.close()
 
 
 def _step(line: str) -> float:
