@@ -17,11 +17,11 @@ if [ "$processes" -gt 1 ]; then
     export CASTREAM_COORDINATOR CASTREAM_NUM_PROCESSES=$processes
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
     for ((i = 0; i < processes; i++)); do
-        CASTREAM_PROCESS_ID=$i castream train --config "$config" --workdir "$workdir" "$@" &
+        CASTREAM_PROCESS_ID=$i python -m castream_jax train --config "$config" --workdir "$workdir" "$@" &
     done
     for ((i = 0; i < processes; i++)); do wait -n; done # one failure stops them all
     unset CASTREAM_COORDINATOR CASTREAM_NUM_PROCESSES
 else
-    castream train --config "$config" --workdir "$workdir" "$@"
+    python -m castream_jax train --config "$config" --workdir "$workdir" "$@"
 fi
-castream evaluate --config "$config" --workdir "$workdir" "$@"
+python -m castream_jax evaluate --config "$config" --workdir "$workdir" "$@"
