@@ -17,15 +17,21 @@ class Checkpoints:
     checkpoint the newest.
     """
 
-    def __init__(self, workdir: Path, *, trunk: str, max_to_keep: int = 2):
+    def __init__(self, workdir: Path, *, trunk: str, read_only: bool = False, max_to_keep: int = 2):
         """Args:
         workdir: absolute path of the experiment's folder.
         trunk: fingerprint of the frozen trunk, which must be the same at saving and at restoring.
+        read_only: leave the folder as it is, down to what another process may be writing.
         max_to_keep: newest checkpoints kept.
         """
         self._provenance = {"trunk": trunk}
         self._folder = workdir / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else max_to_keep,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     @property
@@ -68,7 +74,7 @@ class Checkpoints:
             FileNotFoundError: if there is no checkpoint.
             ValueError: if it was made with another trunk.
         """
-        step = self.latest_step
+        step = self.latest_step if self._folder.exists() else None
         if step is None:
             raise FileNotFoundError(f"There is no checkpoint in {self._folder}: run `castream train` on it first.")
         there = self._manager.restore(step, args=ocp.args.Composite(provenance=ocp.args.JsonRestore()))["provenance"]

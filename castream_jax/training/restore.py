@@ -41,7 +41,7 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(lambda: initial_state(split, optimizer)),
     )
-    with Checkpoints(workdir, trunk=trunk_of(config, model)) as checkpoints:
+    with Checkpoints(workdir, trunk=trunk_of(config, model), read_only=True) as checkpoints:
         _, state = checkpoints.restore(abstract)
     nnx.update(model, state["params"])
     return model

@@ -172,3 +172,17 @@ def test_a_pretrained_backbone_is_exported_and_loads(tiny_config, tmp_path: Path
     initial = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
     assert not np.allclose(backbone.bn1.mean[...], initial.bn1.mean[...])
     assert not np.allclose(backbone.linear.kernel[...], initial.linear.kernel[...])
+
+
+def test_restoring_leaves_the_workdir_as_it_is(tiny_config, tmp_path: Path):
+    workdir = train(tiny_config(), tmp_path / "run")
+    being_written = workdir / "checkpoints" / "99.orbax-checkpoint-tmp-1"
+    being_written.mkdir()
+    before = sorted(workdir.rglob("*"))
+    restore_model(tiny_config(), workdir)
+    assert sorted(workdir.rglob("*")) == before
+    for path in sorted((workdir / "checkpoints").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (workdir / "checkpoints").rmdir()
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint in"):
+        restore_model(tiny_config(), workdir)
