@@ -102,6 +102,9 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:
 
 
 def _start() -> None:
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.parallel import initialise_processes
 
     initialise_processes()
