@@ -13,7 +13,12 @@ from castream_jax.metrics import score
 from castream_jax.model import Model
 from castream_jax.pretrained import load_pretrained, save_pretrained
 from castream_jax.protocol import PROTOCOLS, Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, load_torch_stream
+from castream_jax.stream import (
+    CrossAttentionStream,
+    GlobalAveragePooling,
+    load_torch_stream,
+    torch_stream_state_dict,
+)
 from castream_jax.version import __version__
 
 __all__ = [
@@ -35,4 +40,5 @@ __all__ = [
     "register_backbone",
     "save_pretrained",
     "score",
+    "torch_stream_state_dict",
 ]

@@ -58,6 +58,19 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+    text = "Check a backbone's weights against its architecture and write them as safetensors, in torchvision's names."
+    command = commands.add_parser("convert", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_convert)
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a .pth, .pt, .th, .npz or .safetensors file, or an entry such as imagenet1k_v1",
+    )
+    command.add_argument("--arch", required=True, metavar="NAME", help="backbone, such as resnet50")
+    command.add_argument("--out", required=True, metavar="PATH.safetensors|DIR", help="file, or folder for it")
+    command.add_argument(
+        "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
+    )
     return parser
 
 
@@ -95,6 +108,24 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from castream_jax.reporting import write_report
 
     print(write_report(Path(arguments.workdir).resolve()))
+
+
+def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    if overrides:
+        raise ValueError(f"convert takes no {overrides[0]}.")
+    from castream_jax.backbones import fingerprint, load_backbone, save_torch_weights
+    from castream_jax.backbones.weights import TRUNK_FILE
+
+    out = Path(arguments.out)
+    if out.suffix in (".pth", ".pt", ".th", ".npz"):
+        raise ValueError(f"{out}: convert writes safetensors, give --out a file of that suffix or a folder.")
+    if (out / "model.json").exists():
+        raise ValueError(f"{out} holds an exported model, whose trunk stays as it is: give --out another folder.")
+    backbone = load_backbone(arguments.arch, arguments.source, num_classes=arguments.num_classes)
+    path = out if out.suffix == ".safetensors" else out / TRUNK_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_torch_weights(backbone, path)
+    print(f"{path.resolve()}\ntrunk fingerprint {fingerprint(backbone)}")
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:

@@ -40,7 +40,7 @@ def base_config() -> Config:
     config.backbone = ConfigDict(
         {
             "name": "resnet50",
-            "weights": "",  # file, or name of bundled weights; empty only when the backbone itself is trained
+            "weights": "",  # file, or name of weights ("imagenet1k_v1"); empty only when the backbone itself is trained
             "num_classes": 1000,
         }
     )

@@ -33,7 +33,7 @@ def open_backbone(config: Config) -> Backbone:
     if config.train.target == "streams":
         raise ValueError(
             f"config.backbone.weights is empty: a stream is trained beside a pretrained {name}; "
-            "give a file with --config.backbone.weights=PATH."
+            "give a file, or the name of published weights, with --config.backbone.weights=PATH."
         )
     return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed))
 

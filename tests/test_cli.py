@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import chex
+import numpy as np
 from PIL import Image
 import pytest
+import safetensors.numpy
 
+import castream_jax as castream
+from castream_jax.backbones import fingerprint, read_weights
 from castream_jax.cli import main
 from castream_jax.config import open_config
 from castream_jax.version import __version__
@@ -102,7 +107,51 @@ def test_a_report_before_an_evaluation_says_what_to_do(tmp_path, capsys):
     assert "castream evaluate" in only_sentence(capsys)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["report"], ["quickstart"]])
+@pytest.mark.parametrize("out", ["new/eight.safetensors", "folder"])
+def test_convert_writes_checked_safetensors(tmp_path, resnet8_weights, capsys, out: str):
+    weights = read_weights(resnet8_weights)
+    source = tmp_path / "source.npz"
+    np.savez(source, **weights, **{"bn1.num_batches_tracked": np.array(3)})
+    assert main(["convert", str(source), "--arch", "cifar_resnet8", "--out", str(tmp_path / out)]) == 0
+    path, trunk = capsys.readouterr().out.splitlines()
+    chex.assert_trees_all_equal(safetensors.numpy.load_file(path), weights)
+    assert trunk == f"trunk fingerprint {fingerprint(castream.load_backbone('cifar_resnet8', tmp_path / out))}"
+    assert [file.name for file in Path(path).parent.iterdir()] == [Path(path).name]
+
+
+def test_convert_knows_published_and_bundled_names(tmp_path, capsys):
+    assert main(["convert", "digits", "--arch", "cifar_resnet8", "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert fingerprint(castream.load_backbone("cifar_resnet8", "digits")) in capsys.readouterr().out
+    assert main(["convert", "imagenet1k_v2", "--arch", "resnet18", "--out", str(tmp_path)]) == 2
+    assert "No weights 'imagenet1k_v2' of resnet18 are published: did you mean imagenet1k_v1" in only_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"--arch": "resnet"}, "Unknown backbone 'resnet': did you mean resnet50"),
+        ({"--arch": "cifar_resnet20"}, "not those of a 10-class cifar_resnet20. missing: layer1.1.bn1.bias"),
+        ({"--num-classes": "7"}, "linear.weight is [10, 64], should be [7, 64]. Give its num_classes, or"),
+        ({"--out": "eight.pth"}, "eight.pth: convert writes safetensors"),
+        ({"--config.seed": "3"}, "convert takes no --config.seed."),
+    ],
+)
+def test_convert_tells_mistakes_in_one_sentence(tmp_path, resnet8_weights, monkeypatch, capsys, change, sentence):
+    monkeypatch.chdir(tmp_path)
+    options = {"--arch": "cifar_resnet8", "--out": "out"} | change
+    assert main(["convert", str(resnet8_weights), *(word for option in options.items() for word in option)]) == 2
+    assert sentence in only_sentence(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_leaves_an_exported_model_alone(small_model, tmp_path, resnet8_weights, capsys):
+    castream.save_pretrained(small_model, tmp_path / "export")
+    assert main(["convert", str(resnet8_weights), "--arch", "cifar_resnet8", "--out", str(tmp_path / "export")]) == 2
+    assert "holds an exported model" in only_sentence(capsys)
+    castream.load_pretrained(tmp_path / "export")
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["report"], ["quickstart"], ["convert"]])
 def test_every_command_explains_itself(command: list[str], capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])

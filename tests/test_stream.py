@@ -1,5 +1,6 @@
 """The stream against the official code, against its equations written out, and against the paper's counts."""
 
+import chex
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -164,3 +165,27 @@ def test_official_names_of_both_families(names: tuple[str, ...], start_stage: in
     missing = weights.pop(f"{names[0]}.to_out.1.bias")
     with pytest.raises(ValueError, match=rf"missing: {names[0]}.to_out.1.bias; extra: l9"):
         castream.load_torch_stream(stream, {**weights, "l9": missing})
+
+
+@pytest.mark.parametrize(
+    ("style", "first"), [("resnet", "l1.to_out.1.weight"), ("convnext", "cls_stream.0.to_out.1.weight")]
+)
+@pytest.mark.parametrize("fields", [{"block": "proj_ca"}, {"use_bias": False, "num_queries": 4}])
+def test_a_stream_goes_out_and_in_under_official_names(style, first: str, fields: dict):
+    stream = castream.CrossAttentionStream(DIMS, start_stage=1, **fields, rngs=nnx.Rngs(1))
+    weights = castream.torch_stream_state_dict(stream, style=style)
+    assert weights["cls_token"].shape == (1, fields.get("num_queries", 1), DIMS[1])
+    np.testing.assert_array_equal(weights[first], stream.projections[0].kernel[...].T)
+    assert all(value.flags.c_contiguous for value in weights.values())
+    copy = castream.CrossAttentionStream(DIMS, start_stage=1, **fields, rngs=nnx.Rngs(2))
+    castream.load_torch_stream(copy, weights)
+    chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(copy)), nnx.to_pure_dict(nnx.state(stream)))
+
+
+def test_an_official_stream_comes_out_as_it_went_in(golden, golden_model):
+    weights = castream.torch_stream_state_dict(golden_model.heads["ca"])
+    chex.assert_trees_all_equal(
+        weights, {name.removeprefix("stream/"): golden[name] for name in golden if name.startswith("stream/")}
+    )
+    with pytest.raises(ValueError, match="style must be 'resnet' or 'convnext', got 'vit'"):
+        castream.torch_stream_state_dict(golden_model.heads["ca"], style="vit")

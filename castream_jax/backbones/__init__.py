@@ -2,6 +2,7 @@
 
 from castream_jax.backbones import cifar_resnet, resnet  # importing them registers their names
 from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.download import fetch_weights
 from castream_jax.backbones.registry import backbone_names, create_backbone, register_backbone
 from castream_jax.backbones.weights import (
     fingerprint,
@@ -17,6 +18,7 @@ __all__ = [
     "backbone_names",
     "cifar_resnet",
     "create_backbone",
+    "fetch_weights",
     "fingerprint",
     "load_backbone",
     "load_torch_state_dict",

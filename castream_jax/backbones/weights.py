@@ -8,13 +8,17 @@ from pathlib import Path
 import zipfile
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.download import fetch_weights
+from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
 from castream_jax.backbones.registry import create_backbone
+from castream_jax.backbones.safetensors_file import write_safetensors
 from castream_jax.backbones.torch_file import read_torch_file
 
 StateDict = Mapping[str, np.ndarray]
@@ -102,39 +106,55 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return state_dict
 
 
-def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: int | None = None) -> Backbone:
+def load_backbone(
+    name: str,
+    weights: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    new_classifier: bool = False,
+    seed: int = 0,
+) -> Backbone:
     """A backbone with weights, its parameters allocated once.
 
     Args:
         name: see `create_backbone`.
-        weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, or the name of weights that
-            ship with the package (`"digits"`).
+        weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, the name of weights that
+            ship with the package (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
+        new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.
+        seed: of the new classifier's parameters.
 
     Raises:
-        FileNotFoundError: if `weights` is neither a bundled name nor a file.
-        ValueError: if the weights are unreadable or belong to another architecture.
+        FileNotFoundError: if `weights` is the path of nothing.
+        ValueError: if the weights are unreadable, belong to another architecture, or are not published.
+        ConnectionError: if published weights cannot be downloaded.
     """
+    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0)))
     if os.fspath(weights) in BUNDLED_WEIGHTS:
         architecture, file_name = BUNDLED_WEIGHTS[os.fspath(weights)]
         if name != architecture:
             raise ValueError(f"The bundled weights {weights!r} are those of {architecture}, not of {name}.")
         with importlib.resources.as_file(importlib.resources.files("castream_jax") / "weights" / file_name) as path:
             state_dict = read_weights(path)
+    elif _is_entry(name, os.fspath(weights)):
+        state_dict = read_weights(fetch_weights(name, os.fspath(weights)))
     else:
         state_dict = read_weights(Path(weights) / TRUNK_FILE if Path(weights).is_dir() else weights)
-    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0)))
+    if new_classifier:
+        state_dict = {**state_dict, **_fresh_classifier(backbone, seed)}
     try:
         load_torch_state_dict(backbone, state_dict)
     except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from error
+        hint = ""
+        if _only_classifier_differs(backbone, state_dict):
+            hint = " Give its num_classes, or new_classifier=True to load_backbone for one drawn anew."
+        raise ValueError(f"{weights}: {error}{hint}") from error
     return backbone
 
 
 def save_torch_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     """Writes `torch_state_dict(backbone)` as a safetensors file, which PyTorch reads as well."""
-    tensors = {name: np.ascontiguousarray(value) for name, value in torch_state_dict(backbone).items()}
-    safetensors.numpy.save_file(tensors, path)
+    write_safetensors(torch_state_dict(backbone), path)
 
 
 def fingerprint(backbone: Backbone) -> str:
@@ -144,6 +164,39 @@ def fingerprint(backbone: Backbone) -> str:
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def _is_entry(name: str, weights: str) -> bool:
+    """Whether `weights` names published weights, rightly or not: a bare word that is no file."""
+    bare = not Path(weights).suffix and Path(weights).name == weights
+    return weights.lower() in PUBLISHED_WEIGHTS.get(name, {}) or (bare and not Path(weights).exists())
+
+
+def _classifier_names(backbone: Backbone) -> set[str]:
+    """The parameters that a different number of classes changes."""
+    other = nnx.eval_shape(lambda: create_backbone(backbone.name, backbone.num_classes + 1, rngs=nnx.Rngs(0)))
+    shapes = {name: variable.shape for name, variable in _torch_variables(other)}
+    return {name for name, variable in _torch_variables(backbone) if variable.shape != shapes[name]}
+
+
+def _fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
+    """The classifier's parameters as `create_backbone` draws them; the rest of the backbone is never computed."""
+    names = _classifier_names(backbone)
+
+    @jax.jit
+    def draw() -> dict[str, jax.Array]:
+        fresh = create_backbone(backbone.name, backbone.num_classes, rngs=nnx.Rngs(seed))
+        return {name: variable[...] for name, variable in _torch_variables(fresh) if name in names}
+
+    return {name: _to_torch_layout(np.asarray(value)) for name, value in draw().items()}
+
+
+def _only_classifier_differs(backbone: Backbone, state_dict: StateDict) -> bool:
+    expected = {name: _torch_shape(variable.shape) for name, variable in _torch_variables(backbone)}
+    given = {name: np.shape(value) for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
+    return expected.keys() == given.keys() and _classifier_names(backbone).issuperset(
+        name for name in expected if given[name] != expected[name]
+    )
 
 
 def _torch_variables(backbone: Backbone) -> Iterator[tuple[str, nnx.Variable]]:

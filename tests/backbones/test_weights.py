@@ -113,6 +113,33 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path):
         read_weights(tmp_path / "weights.h5")
 
 
+def test_a_new_classifier_keeps_the_trunk(backbone, tmp_path: Path):
+    save_torch_weights(backbone, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"linear.bias is \[10\], should be \[7\].*new_classifier=True"):
+        castream.load_backbone("cifar_resnet8", tmp_path / "w.safetensors", num_classes=7)
+    loaded = castream.load_backbone("cifar_resnet8", tmp_path / "w.safetensors", num_classes=7, new_classifier=True)
+    given, kept = torch_state_dict(backbone), torch_state_dict(loaded)
+    classifier = {"linear.weight", "linear.bias"}
+    chex.assert_trees_all_equal(*({n: v for n, v in w.items() if n not in classifier} for w in (given, kept)))
+    assert kept["linear.weight"].shape == (7, 64)
+    fresh = torch_state_dict(castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(0)))
+    chex.assert_trees_all_close(*({n: w[n] for n in classifier} for w in (kept, fresh)), rtol=1e-6)
+    other = castream.load_backbone(
+        "cifar_resnet8", tmp_path / "w.safetensors", num_classes=7, new_classifier=True, seed=1
+    )
+    assert not np.allclose(other.linear.kernel[...], loaded.linear.kernel[...])
+
+
+def test_a_new_classifier_excuses_no_other_difference(backbone, tmp_path: Path):
+    weights = torch_state_dict(backbone)
+    weights["conv1.weight"] = weights["conv1.weight"][:, :1]
+    np.savez(tmp_path / "w.npz", **weights)
+    with pytest.raises(ValueError, match=r"misshaped: conv1.weight is \[16, 1, 3, 3\], should be \[16, 3, 3, 3\]\.$"):
+        castream.load_backbone("cifar_resnet8", tmp_path / "w.npz", num_classes=7, new_classifier=True)
+    with pytest.raises(ValueError, match=r"misshaped: .*conv1.weight[^.]*linear.bias[^.]*linear.weight[^.]*\.$"):
+        castream.load_backbone("cifar_resnet8", tmp_path / "w.npz", num_classes=7)
+
+
 def test_bundled_weights_say_whose_they_are():
     with pytest.raises(ValueError, match="those of cifar_resnet8, not of resnet18"):
         castream.load_backbone("resnet18", "digits")
