@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.registry import create_backbone
 from castream_jax.backbones.torch_file import read_torch_file
 
@@ -25,7 +25,17 @@ BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors
 # The trunk within a directory that `save_pretrained` wrote.
 TRUNK_FILE = "trunk.safetensors"
 
-_TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_TORCH_LEAF = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "layer_scale": "layer_scale",
+}
+
+# number of axes -> PyTorch's axes in our order: convolutions OIHW -> HWIO, layer_scale CHW -> HWC, matrices OI -> IO
+_TORCH_AXES = {4: (2, 3, 1, 0), 3: (1, 2, 0), 2: (1, 0), 1: (0,)}
 
 
 def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
@@ -102,7 +112,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return state_dict
 
 
-def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: int | None = None) -> Backbone:
+def load_backbone(
+    name: str, weights: str | os.PathLike[str], *, num_classes: int | None = None, taps: Taps | None = None
+) -> Backbone:
     """A backbone with weights, its parameters allocated once.
 
     Args:
@@ -110,6 +122,7 @@ def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: in
         weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, or the name of weights that
             ship with the package (`"digits"`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
+        taps: see `create_backbone`.
 
     Raises:
         FileNotFoundError: if `weights` is neither a bundled name nor a file.
@@ -123,7 +136,7 @@ def load_backbone(name: str, weights: str | os.PathLike[str], *, num_classes: in
             state_dict = read_weights(path)
     else:
         state_dict = read_weights(Path(weights) / TRUNK_FILE if Path(weights).is_dir() else weights)
-    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0)))
+    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
     try:
         load_torch_state_dict(backbone, state_dict)
     except ValueError as error:
@@ -155,12 +168,12 @@ def _torch_variables(backbone: Backbone) -> Iterator[tuple[str, nnx.Variable]]:
 
 
 def _from_torch_layout(value: np.ndarray) -> np.ndarray:
-    return {4: lambda: value.transpose(2, 3, 1, 0), 2: lambda: value.T}.get(value.ndim, lambda: value)()
+    return value.transpose(_TORCH_AXES[value.ndim])
 
 
 def _to_torch_layout(value: np.ndarray) -> np.ndarray:
-    return {4: lambda: value.transpose(3, 2, 0, 1), 2: lambda: value.T}.get(value.ndim, lambda: value)()
+    return value.transpose(np.argsort(_TORCH_AXES[value.ndim]))
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return {4: lambda: (shape[3], shape[2], *shape[:2]), 2: lambda: shape[::-1]}.get(len(shape), lambda: shape)()
+    return tuple(shape[axis] for axis in np.argsort(_TORCH_AXES[len(shape)]))
