@@ -85,8 +85,9 @@ def _shifted_sum(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     batch, height, width, features = x.shape
     rows, columns = height - size + 1, width - size + 1  # of the output at stride 1
+    kernel = kernel[:, :, None, None]  # [k, k, 1, 1, 1, o]
     products = (
-        lax.slice(x, (0, i, j, 0), (batch, i + rows, j + columns, features), (1, stride, stride, 1)) * kernel[i, j, 0]
+        lax.slice(x, (0, i, j, 0), (batch, i + rows, j + columns, features), (1, stride, stride, 1)) * kernel[i, j]
         for i in range(size)
         for j in range(size)
     )
