@@ -12,6 +12,7 @@ import numpy as np
 # float32 is the reference: no TF32 on GPUs, no bfloat16 passes on TPUs. Without effect on bfloat16 operands.
 PRECISION = lax.Precision.HIGHEST
 
+_lecun = nnx.initializers.lecun_normal()
 _kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -138,9 +139,15 @@ def layer_norm(num_features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(num_features, epsilon=1e-6, use_fast_variance=False, rngs=rngs)
 
 
-def linear(in_features: int, out_features: int, rngs: nnx.Rngs, **options: nnx.Initializer) -> nnx.Linear:
-    """Linear layer, kernel `[i, o]`; `options` are initialisers."""
-    return nnx.Linear(in_features, out_features, precision=PRECISION, rngs=rngs, **options)
+def linear(
+    in_features: int,
+    out_features: int,
+    rngs: nnx.Rngs,
+    *,
+    kernel_init: nnx.Initializer = _lecun,
+) -> nnx.Linear:
+    """Linear layer, kernel `[i, o]`."""
+    return nnx.Linear(in_features, out_features, kernel_init=kernel_init, precision=PRECISION, rngs=rngs)
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
