@@ -13,12 +13,12 @@ from castream_jax.backbones import fingerprint, save_torch_weights
 
 @pytest.fixture
 def model() -> castream.Model:
-    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1))
+    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1), taps=(1, 2, 3))
     dims = backbone.stage_dims
     heads = {
         "gap": castream.GlobalAveragePooling(),
         "wide": castream.CrossAttentionStream(dims, num_heads=2, block="proj_ca", rngs=nnx.Rngs(2)),
-        "late": castream.CrossAttentionStream(dims, start_stage=2, num_queries=7, use_bias=False, rngs=nnx.Rngs(3)),
+        "late": castream.CrossAttentionStream(dims, start_stage=1, num_queries=7, use_bias=False, rngs=nnx.Rngs(3)),
     }
     return castream.Model(backbone, heads)
 

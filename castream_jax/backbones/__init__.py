@@ -1,9 +1,15 @@
-"""Frozen trunks: ImageNet and CIFAR ResNets, and PyTorch weights for them."""
+"""Frozen trunks: torchvision's ResNets, ConvNeXts and EfficientNets, CIFAR ResNets, and PyTorch weights for them."""
 
-from castream_jax.backbones import cifar_resnet, resnet  # importing them registers their names
-from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones import cifar_resnet, convnext, efficientnet, resnet  # importing registers their names
+from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.download import fetch_weights
-from castream_jax.backbones.registry import backbone_names, create_backbone, register_backbone
+from castream_jax.backbones.registry import (
+    Architecture,
+    backbone_names,
+    create_backbone,
+    get_architecture,
+    register_backbone,
+)
 from castream_jax.backbones.weights import (
     fingerprint,
     load_backbone,
@@ -14,12 +20,17 @@ from castream_jax.backbones.weights import (
 )
 
 __all__ = [
+    "Architecture",
     "Backbone",
+    "Taps",
     "backbone_names",
     "cifar_resnet",
+    "convnext",
     "create_backbone",
+    "efficientnet",
     "fetch_weights",
     "fingerprint",
+    "get_architecture",
     "load_backbone",
     "load_torch_state_dict",
     "read_weights",

@@ -1,7 +1,8 @@
 """What every backbone is: normalisation, stages, classifier."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from flax import nnx
 import jax.numpy as jnp
@@ -11,13 +12,21 @@ import numpy as np
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Which boundaries a stream reads: a name of `Backbone.named_taps`, or their numbers.
+Taps: TypeAlias = Literal["official", "stages"] | Sequence[int]
+
 
 class Backbone(nnx.Module):
     """A convolutional trunk with its classifier, decomposed at the stages the stream reads (paper, eq. 8).
 
+    A trunk is a sequence of parts, and a feature map lies at the boundary after each. Those that the stream reads,
+    S0 … SL, are the taps. The last boundary, whose features GAP pools, is always SL.
+
     Attributes:
         name: registry name, for example `"resnet50"`.
         num_classes: size of the logits.
+        boundary_dims: channels at every boundary.
+        taps: numbers of the boundaries that are S0 … SL.
         stage_dims: channels of S0 … SL.
         stride: pixels per position of the last stage, in each direction.
         mean, std: per-channel normalisation of pixels in [0, 1].
@@ -28,14 +37,26 @@ class Backbone(nnx.Module):
         name: str,
         *,
         num_classes: int,
-        stage_dims: Sequence[int],
+        boundary_dims: Sequence[int],
         stride: int,
+        taps: Taps | None = None,
+        named_taps: Mapping[str, Sequence[int]] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ):
+        """Args:
+            taps: `"official"` (default), the boundaries that the authors' code reads; `"stages"`, what enters the
+                first stage and the end of every stage; or any boundaries by their numbers, in order.
+            named_taps: what these names stand for; by default, both for all boundaries.
+
+        Raises:
+            ValueError: for unknown taps, or taps that are out of order or do not end with the last boundary.
+        """
         self.name = name
         self.num_classes = num_classes
-        self.stage_dims = tuple(stage_dims)
+        self.boundary_dims = tuple(boundary_dims)
+        self.taps = self._boundary_numbers("official" if taps is None else taps, named_taps or {})
+        self.stage_dims = tuple(self.boundary_dims[tap] for tap in self.taps)
         self.stride = stride
         self.mean = tuple(mean)
         self.std = tuple(std)
@@ -63,15 +84,30 @@ class Backbone(nnx.Module):
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "
                 f"got {pixels.shape[1]} x {pixels.shape[2]}: resize them first."
             )
-        return self._stages(self.normalise(pixels))
+        boundaries = self._boundaries(self.normalise(pixels))
+        return tuple(boundaries[tap] for tap in self.taps)
 
     @abc.abstractmethod
-    def _stages(self, inputs: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
-        """S0 … SL of normalised `inputs`."""
+    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> Sequence[Float[Array, "b hl wl dl"]]:
+        """Feature maps of normalised `inputs` at every boundary."""
 
     @abc.abstractmethod
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         """Logits of a representation `[B, d_L]`, whichever head made it."""
+
+    def _boundary_numbers(self, taps: Taps, named: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        count = len(self.boundary_dims)
+        if isinstance(taps, str):
+            if taps not in ("official", "stages"):
+                raise ValueError(f"taps must be 'official', 'stages' or numbers of boundaries, got {taps!r}.")
+            return tuple(named.get(taps, range(count)))
+        numbers = tuple(taps)
+        if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] != count - 1:
+            raise ValueError(
+                f"taps must be increasing numbers of {self.name}'s boundaries 0 … {count - 1} and end with "
+                f"{count - 1}, the features that are pooled; got {list(numbers)}."
+            )
+        return numbers
 
     @staticmethod
     def _row(values: tuple[float, ...]) -> Float[Array, "1 1 1 3"]:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from castream_jax.backbones.backbone import Backbone
-from castream_jax.backbones.layers import Conv, batch_norm, linear
+from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.layers import Conv, Sequential, batch_norm, linear
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -33,28 +33,25 @@ class CifarBlock(nnx.Module):
 
 
 class CifarResNet(Backbone):
-    """Stages: S0 after the first convolution (16 channels), S1 … S3 after the three residual stages."""
+    """Boundaries: 0 after the first convolution (16 channels), 1 … 3 after the three residual stages."""
 
-    def __init__(self, name: str, blocks_per_stage: int, *, num_classes: int, rngs: nnx.Rngs):
-        stage_dims = (16, 16, 32, 64)
-        super().__init__(name, num_classes=num_classes, stage_dims=stage_dims, stride=4)
+    def __init__(self, name: str, blocks_per_stage: int, *, num_classes: int, taps: Taps | None = None, rngs: nnx.Rngs):
+        dims = (16, 16, 32, 64)
+        super().__init__(name, num_classes=num_classes, boundary_dims=dims, stride=4, taps=taps)
         self.conv1 = Conv(3, 16, 3, rngs=rngs)
         self.bn1 = batch_norm(16, rngs)
         for number in (1, 2, 3):
-            features, width, stride = stage_dims[number - 1], stage_dims[number], 1 if number == 1 else 2
+            features, width, stride = dims[number - 1], dims[number], 1 if number == 1 else 2
             blocks = [CifarBlock(features, width, stride=stride, rngs=rngs)]
             blocks += [CifarBlock(width, width, stride=1, rngs=rngs) for _ in range(blocks_per_stage - 1)]
-            setattr(self, f"layer{number}", nnx.List(blocks))
+            setattr(self, f"layer{number}", Sequential(blocks))
         self.linear = linear(64, num_classes, rngs)
 
-    def _stages(self, inputs: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
-        x = jax.nn.relu(self.bn1(self.conv1(inputs)))
-        stages = [x]
+    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
+        boundaries = [jax.nn.relu(self.bn1(self.conv1(inputs)))]
         for number in (1, 2, 3):
-            for block in getattr(self, f"layer{number}"):
-                x = block(x)
-            stages.append(x)
-        return tuple(stages)
+            boundaries.append(getattr(self, f"layer{number}")(boundaries[-1]))
+        return boundaries
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.linear(representation)
@@ -63,9 +60,9 @@ class CifarResNet(Backbone):
 def _register(depth: int) -> None:
     name = f"cifar_resnet{depth}"
 
-    @register_backbone(name, num_classes=10)
-    def build(num_classes: int, rngs: nnx.Rngs) -> CifarResNet:
-        return CifarResNet(name, (depth - 2) // 6, num_classes=num_classes, rngs=rngs)
+    @register_backbone(name, num_classes=10, input_size=32)
+    def build(num_classes: int, rngs: nnx.Rngs, taps: Taps | None = None) -> CifarResNet:
+        return CifarResNet(name, (depth - 2) // 6, num_classes=num_classes, taps=taps, rngs=rngs)
 
 
 # 8 is not in the paper: it is small enough to ship, and reads the digits of the quickstart.

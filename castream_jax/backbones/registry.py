@@ -2,51 +2,80 @@
 
 from collections.abc import Callable
 import difflib
-from typing import Protocol
+from typing import NamedTuple, TypeVar
 
 from flax import nnx
 
-from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.backbone import Backbone, Taps
 
 
-class Builder(Protocol):
-    """Builds a backbone of `num_classes` outputs with freshly initialised parameters."""
+class Architecture(NamedTuple):
+    """An entry of the registry.
 
-    def __call__(self, num_classes: int, rngs: nnx.Rngs) -> Backbone: ...
+    Attributes:
+        builder: `(num_classes=…, rngs=…, taps=…) -> Backbone` with freshly initialised parameters.
+        num_classes: outputs of the published weights.
+        input_size: side, in pixels, of the images that the published accuracy was taken on.
+    """
+
+    builder: Callable[..., Backbone]
+    num_classes: int
+    input_size: int
 
 
-_BUILDERS: dict[str, tuple[Builder, int]] = {}
+_ARCHITECTURES: dict[str, Architecture] = {}
+
+_Build = TypeVar("_Build", bound=Callable[..., Backbone])
 
 
-def register_backbone(name: str, *, num_classes: int) -> Callable[[Builder], Builder]:
-    """Decorator: make `create_backbone(name)` call the decorated builder, with `num_classes` by default."""
+def register_backbone(name: str, *, num_classes: int, input_size: int = 224) -> Callable[[_Build], _Build]:
+    """Decorator: make `create_backbone(name)` call `build(num_classes=…, rngs=…)`, and `taps=…` where they are given.
 
-    def register(builder: Builder) -> Builder:
-        _BUILDERS[name] = (builder, num_classes)
-        return builder
+    Args:
+        name: the new name.
+        num_classes, input_size: see `Architecture`.
+    """
+
+    def register(build: _Build) -> _Build:
+        _ARCHITECTURES[name] = Architecture(build, num_classes, input_size)
+        return build
 
     return register
 
 
 def backbone_names() -> tuple[str, ...]:
     """The names `create_backbone` knows."""
-    return tuple(_BUILDERS)
+    return tuple(_ARCHITECTURES)
 
 
-def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs) -> Backbone:
+def get_architecture(name: str) -> Architecture:
+    """The registry's entry.
+
+    Raises:
+        ValueError: for an unknown name; the message suggests the nearest ones.
+    """
+    if name not in _ARCHITECTURES:
+        near = difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_ARCHITECTURES)}."
+        raise ValueError(f"Unknown backbone {name!r}: {hint}")
+    return _ARCHITECTURES[name]
+
+
+def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs, taps: Taps | None = None) -> Backbone:
     """A backbone by its name, randomly initialised, in inference mode.
 
     Args:
         name: torchvision's name, or `cifar_resnet20` … `cifar_resnet110`.
         num_classes: outputs of the classifier; by default those of the published weights.
         rngs: source of the initial parameters.
+        taps: which feature maps are the stages S0 … SL that a stream reads, see `Backbone`: by default, those that
+            the official code reads.
 
     Raises:
-        ValueError: for an unknown name; the message suggests the nearest ones.
+        ValueError: for an unknown name, with the nearest known ones, or impossible taps.
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_BUILDERS)}."
-        raise ValueError(f"Unknown backbone {name!r}: {hint}")
-    builder, default_classes = _BUILDERS[name]
-    return builder(num_classes=default_classes if num_classes is None else num_classes, rngs=rngs)
+    architecture = get_architecture(name)
+    options = {} if taps is None else {"taps": taps}
+    if num_classes is None:
+        num_classes = architecture.num_classes
+    return architecture.builder(num_classes=num_classes, rngs=rngs, **options)

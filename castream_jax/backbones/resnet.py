@@ -1,4 +1,4 @@
-"""torchvision's ResNets (He et al., 2016; stride in the 3 x 3 convolution, "v1.5").
+"""torchvision's ResNets (He et al., 2016; stride in the 3 x 3 convolution, "v1.5"), ResNeXts and Wide ResNets.
 
 Attribute names are torchvision's, so that a parameter's path is its name in a `state_dict`.
 """
@@ -9,8 +9,8 @@ from flax import nnx
 import jax
 from jaxtyping import Array, Float
 
-from castream_jax.backbones.backbone import Backbone
-from castream_jax.backbones.layers import Conv, batch_norm, linear, max_pool
+from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.layers import Conv, Sequential, batch_norm, linear, max_pool
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -33,17 +33,31 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut."""
+    """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut.
+
+    The 3 x 3 convolution has `groups` groups of `width_per_group` channels for every 64 of `width`: several groups
+    in a ResNeXt (Xie et al., 2017), a single wider one in a Wide ResNet (Zagoruyko and Komodakis, 2016).
+    """
 
     expansion = 4
 
-    def __init__(self, in_features: int, width: int, *, stride: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_features: int,
+        width: int,
+        *,
+        stride: int,
+        groups: int = 1,
+        width_per_group: int = 64,
+        rngs: nnx.Rngs,
+    ):
         out_features = width * self.expansion
-        self.conv1 = Conv(in_features, width, 1, rngs=rngs)
-        self.bn1 = batch_norm(width, rngs)
-        self.conv2 = Conv(width, width, 3, stride=stride, rngs=rngs)
-        self.bn2 = batch_norm(width, rngs)
-        self.conv3 = Conv(width, out_features, 1, rngs=rngs)
+        inner = width * width_per_group // 64 * groups
+        self.conv1 = Conv(in_features, inner, 1, rngs=rngs)
+        self.bn1 = batch_norm(inner, rngs)
+        self.conv2 = Conv(inner, inner, 3, stride=stride, groups=groups, rngs=rngs)
+        self.bn2 = batch_norm(inner, rngs)
+        self.conv3 = Conv(inner, out_features, 1, rngs=rngs)
         self.bn3 = batch_norm(out_features, rngs)
         self.downsample = projection_shortcut(in_features, out_features, stride, rngs)
 
@@ -54,24 +68,21 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(y + shortcut(self.downsample, x))
 
 
-def projection_shortcut(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
+def projection_shortcut(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> Sequential | None:
     """1 x 1 convolution and BatchNorm where the block changes shape (option B), nothing elsewhere."""
     if stride == 1 and in_features == out_features:
         return None
     conv = Conv(in_features, out_features, 1, stride=stride, rngs=rngs)
-    return nnx.List([conv, batch_norm(out_features, rngs)])
+    return Sequential([conv, batch_norm(out_features, rngs)])
 
 
-def shortcut(downsample: nnx.List | None, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+def shortcut(downsample: Sequential | None, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
     """What is added to the residual branch."""
-    if downsample is None:
-        return x
-    conv, norm = downsample
-    return norm(conv(x))
+    return x if downsample is None else downsample(x)
 
 
 class ResNet(Backbone):
-    """Stages: S0 after the stem's max-pool, S1 … S4 after the four residual stages."""
+    """Boundaries: 0 after the stem's max-pool, 1 … 4 after the four residual stages."""
 
     def __init__(
         self,
@@ -80,48 +91,52 @@ class ResNet(Backbone):
         depths: Sequence[int],
         *,
         num_classes: int,
+        taps: Taps | None = None,
         rngs: nnx.Rngs,
+        **block_options: int,
     ):
         widths = (64, 128, 256, 512)
-        stage_dims = (64, *(width * block.expansion for width in widths))
-        super().__init__(name, num_classes=num_classes, stage_dims=stage_dims, stride=32)
+        dims = (64, *(width * block.expansion for width in widths))
+        super().__init__(name, num_classes=num_classes, boundary_dims=dims, stride=32, taps=taps)
         self.conv1 = Conv(3, 64, 7, stride=2, rngs=rngs)
         self.bn1 = batch_norm(64, rngs)
         for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
-            features, stride = stage_dims[number - 1], 1 if number == 1 else 2
-            blocks = [block(features, width, stride=stride, rngs=rngs)]
-            blocks += [block(stage_dims[number], width, stride=1, rngs=rngs) for _ in range(depth - 1)]
-            setattr(self, f"layer{number}", nnx.List(blocks))
-        self.fc = linear(stage_dims[-1], num_classes, rngs)
+            features, stride = dims[number - 1], 1 if number == 1 else 2
+            blocks = [block(features, width, stride=stride, rngs=rngs, **block_options)]
+            blocks += [block(dims[number], width, stride=1, rngs=rngs, **block_options) for _ in range(depth - 1)]
+            setattr(self, f"layer{number}", Sequential(blocks))
+        self.fc = linear(dims[-1], num_classes, rngs)
 
-    def _stages(self, inputs: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
-        x = max_pool(jax.nn.relu(self.bn1(self.conv1(inputs))))
-        stages = [x]
+    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
+        boundaries = [max_pool(jax.nn.relu(self.bn1(self.conv1(inputs))))]
         for number in range(1, 5):
-            for block in getattr(self, f"layer{number}"):
-                x = block(x)
-            stages.append(x)
-        return tuple(stages)
+            boundaries.append(getattr(self, f"layer{number}")(boundaries[-1]))
+        return boundaries
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.fc(representation)
 
 
-ARCHITECTURES = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+# name -> block, blocks per stage, options of the block
+ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], dict[str, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), {}),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), {}),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), {}),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), {}),
+    "resnet152": (Bottleneck, (3, 8, 36, 3), {}),
+    "resnext50_32x4d": (Bottleneck, (3, 4, 6, 3), {"groups": 32, "width_per_group": 4}),
+    "resnext101_32x8d": (Bottleneck, (3, 4, 23, 3), {"groups": 32, "width_per_group": 8}),
+    "wide_resnet50_2": (Bottleneck, (3, 4, 6, 3), {"width_per_group": 128}),
+    "wide_resnet101_2": (Bottleneck, (3, 4, 23, 3), {"width_per_group": 128}),
 }
 
 
 def _register(name: str) -> None:
-    block, depths = ARCHITECTURES[name]
+    block, depths, options = ARCHITECTURES[name]
 
-    @register_backbone(name, num_classes=1000)
-    def build(num_classes: int, rngs: nnx.Rngs) -> ResNet:
-        return ResNet(name, block, depths, num_classes=num_classes, rngs=rngs)
+    @register_backbone(name, num_classes=1000, input_size=224)
+    def build(num_classes: int, rngs: nnx.Rngs, taps: Taps | None = None) -> ResNet:
+        return ResNet(name, block, depths, num_classes=num_classes, taps=taps, rngs=rngs, **options)
 
 
 for _name in ARCHITECTURES:

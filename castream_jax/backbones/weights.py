@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.download import fetch_weights
 from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
 from castream_jax.backbones.registry import create_backbone
@@ -29,7 +29,17 @@ BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors
 # The trunk within a directory that `save_pretrained` wrote.
 TRUNK_FILE = "trunk.safetensors"
 
-_TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_TORCH_LEAF = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "layer_scale": "layer_scale",
+}
+
+# number of axes -> PyTorch's axes in our order: convolutions OIHW -> HWIO, layer_scale CHW -> HWC, matrices OI -> IO
+_TORCH_AXES = {4: (2, 3, 1, 0), 3: (1, 2, 0), 2: (1, 0), 1: (0,)}
 
 
 def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
@@ -111,6 +121,7 @@ def load_backbone(
     weights: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
+    taps: Taps | None = None,
     new_classifier: bool = False,
     seed: int = 0,
 ) -> Backbone:
@@ -121,6 +132,7 @@ def load_backbone(
         weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, the name of weights that
             ship with the package (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
+        taps: see `create_backbone`.
         new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.
         seed: of the new classifier's parameters.
 
@@ -129,7 +141,7 @@ def load_backbone(
         ValueError: if the weights are unreadable, belong to another architecture, or are not published.
         ConnectionError: if published weights cannot be downloaded.
     """
-    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0)))
+    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
     if os.fspath(weights) in BUNDLED_WEIGHTS:
         architecture, file_name = BUNDLED_WEIGHTS[os.fspath(weights)]
         if name != architecture:
@@ -208,12 +220,12 @@ def _torch_variables(backbone: Backbone) -> Iterator[tuple[str, nnx.Variable]]:
 
 
 def _from_torch_layout(value: np.ndarray) -> np.ndarray:
-    return {4: lambda: value.transpose(2, 3, 1, 0), 2: lambda: value.T}.get(value.ndim, lambda: value)()
+    return value.transpose(_TORCH_AXES[value.ndim])
 
 
 def _to_torch_layout(value: np.ndarray) -> np.ndarray:
-    return {4: lambda: value.transpose(3, 2, 0, 1), 2: lambda: value.T}.get(value.ndim, lambda: value)()
+    return value.transpose(np.argsort(_TORCH_AXES[value.ndim]))
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return {4: lambda: (shape[3], shape[2], *shape[:2]), 2: lambda: shape[::-1]}.get(len(shape), lambda: shape)()
+    return tuple(shape[axis] for axis in np.argsort(_TORCH_AXES[len(shape)]))

@@ -1,0 +1,59 @@
+"""Convolutions without XLA's grouped form on a CPU equal it; GELU equals its definition."""
+
+import math
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from castream_jax.backbones.layers import Conv, gelu
+
+
+def grouped(conv: Conv, x: jax.Array) -> jax.Array:
+    """XLA's own grouped convolution."""
+    padding = ((conv.padding, conv.padding),) * 2
+    return lax.conv_general_dilated(
+        x,
+        conv.kernel[...],
+        (conv.stride, conv.stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=conv.groups,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 8), (7, 12)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+@pytest.mark.parametrize(("features", "out_features", "groups"), [(6, 6, 6), (8, 12, 4), (4, 8, 4)])
+def test_grouped_and_depthwise(features, out_features, groups, kernel_size, stride, height, width):
+    conv = Conv(features, out_features, kernel_size, stride=stride, groups=groups, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, height, width, features)), jnp.float32)
+    np.testing.assert_allclose(conv(x), grouped(conv, x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [6, 2])
+def test_derivatives(groups: int):
+    conv = Conv(6, 6, 3, stride=2, groups=groups, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 8, 6)), jnp.float32)
+    found = jax.grad(lambda x: (conv(x) ** 2).sum())(x)
+    np.testing.assert_allclose(found, jax.grad(lambda x: (grouped(conv, x) ** 2).sum())(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [6, 2])
+def test_each_platform_is_lowered_to_its_own_form(groups: int):
+    conv = Conv(6, 6, 3, groups=groups, rngs=nnx.Rngs(0))
+    traced = jax.jit(conv).trace(jnp.zeros((1, 8, 8, 6)))
+    form = f"feature_group_count = {groups} "
+    assert form in traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert form not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_gelu_is_exact():
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()]
+    np.testing.assert_allclose(gelu(jnp.asarray(x)), expected, rtol=0, atol=1e-6)

@@ -1,0 +1,126 @@
+"""Parity with torchvision, boundary by boundary, on weights that NumPy alone can make."""
+
+from collections.abc import Callable, Mapping
+import importlib.util
+import json
+from pathlib import Path
+import re
+from types import ModuleType
+
+import chex
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+import castream_jax as castream
+from castream_jax.backbones import torch_state_dict
+from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+
+TORCHVISION_NAMES = [name for name in castream.backbone_names() if not name.startswith("cifar")]
+
+StateDict = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def reference_state_dict(shared: Path) -> Callable[[Mapping], StateDict]:
+    """`{name: shape}` -> `{name: array}`, a function of names and shapes alone."""
+    spec = importlib.util.spec_from_file_location("reference_weights", shared / "golden" / "reference_weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reference_state_dict
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> ModuleType:
+    """torchvision, also where it was installed without its compiled operators, which the models have no use for."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the backbones with")
+    try:
+        return pytest.importorskip("torchvision", reason="torchvision is not installed")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        return pytest.importorskip("torchvision")
+
+
+def boundaries_and_logits(
+    name: str, count: int, state_dict: StateDict, pixels: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Means over positions at each of the `count` boundaries, and logits under GAP."""
+    backbone = nnx.eval_shape(lambda: castream.create_backbone(name, rngs=nnx.Rngs(0), taps=range(count)))
+    castream.load_torch_state_dict(backbone, state_dict)
+    graphdef, state = nnx.split(backbone)
+
+    @jax.jit
+    def forward(state: nnx.State, pixels: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        backbone = nnx.merge(graphdef, state)
+        means = [stage.mean((1, 2)) for stage in backbone.stages(pixels)]
+        return means, backbone.classify(means[-1])
+
+    means, logits = forward(state, pixels)
+    assert tuple(mean.shape[-1] for mean in means) == backbone.boundary_dims
+    return [np.asarray(mean) for mean in means], np.asarray(logits)
+
+
+def assert_equal(means: list[np.ndarray], logits: np.ndarray, expected: list[np.ndarray], expected_logits: np.ndarray):
+    # 1e-4 of the boundary's largest mean: float32 sums in another order; a wrong padding moves them by 1e-2.
+    assert len(means) == len(expected)
+    for number, (mean, reference) in enumerate(zip(means, expected, strict=True)):
+        error = np.abs(mean - reference).max() / np.abs(reference).max()
+        assert error < 1e-4, f"boundary {number} is off by {error:.1e}"
+    np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=max(1e-3, 2e-4 * expected_logits.std()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "convnext_tiny", "convnext_base"])
+def test_stored_numbers_of_photographs(name: str, shared: Path, reference_state_dict):
+    manifest = json.loads((shared / "golden" / "torchvision_manifests.json").read_text())[name]
+    with np.load(shared / "golden" / "torchvision_logits.npz") as arrays:
+        count = sum(key.startswith(f"{name}/tap") for key in arrays)
+        expected = [arrays[f"{name}/tap{number}_mean"] for number in range(count)]
+        logits, pixels = arrays[f"{name}/logits"], arrays["pixels"].astype(np.float32) / 255
+    assert_equal(*boundaries_and_logits(name, count, reference_state_dict(manifest), pixels), expected, logits)
+
+
+def test_weights_come_back_as_they_went_in(shared: Path, reference_state_dict):
+    manifest = json.loads((shared / "golden" / "torchvision_manifests.json").read_text())["convnext_tiny"]
+    weights = reference_state_dict(manifest)
+    backbone = nnx.eval_shape(lambda: castream.create_backbone("convnext_tiny", rngs=nnx.Rngs(0)))
+    castream.load_torch_state_dict(backbone, weights)
+    chex.assert_trees_all_equal(torch_state_dict(backbone), weights)
+    name = "features.1.0.layer_scale"
+    with pytest.raises(ValueError, match=rf"misshaped: {name} is \[96\], should be \[96, 1, 1\]"):
+        castream.load_torch_state_dict(backbone, {**weights, name: weights[name].ravel()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION_NAMES)
+def test_torchvision_itself(name: str, torchvision: ModuleType, reference_state_dict):
+    import torch  # after importorskip
+
+    with torch.device("meta"):  # names and shapes only
+        model = getattr(torchvision.models, name)().eval()
+    state_dict = reference_state_dict({key: tuple(value.shape) for key, value in model.state_dict().items()})
+    for key in state_dict:
+        # The reference weights make the features of a deep EfficientNet grow until one rounding error decides its
+        # squeeze-and-excitation gates (B7: float32 and float64 of PyTorch differ by twice the logits' deviation).
+        if re.fullmatch(r"features\.[1-7]\.\d+\.block\.[23]\.1\.weight", key):
+            state_dict[key] *= 0.3
+    model.load_state_dict({key: torch.tensor(value) for key, value in state_dict.items()}, assign=True)
+
+    # Sides that are odd after the third and fourth halving, and differ: padding and order of the axes show.
+    pixels = np.random.default_rng(0).random((2, 72, 88, 3), np.float32)
+    inputs = (pixels - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(IMAGENET_STD, np.float32)
+    parts = (
+        [model.maxpool, model.layer1, model.layer2, model.layer3, model.layer4]
+        if "resne" in name
+        else list(model.features)
+    )
+    expected = []
+    for part in parts:
+        part.register_forward_hook(lambda _module, _inputs, output: expected.append(output.mean((2, 3)).numpy()))
+    with torch.no_grad():
+        logits = model(torch.tensor(inputs).permute(0, 3, 1, 2)).numpy()
+    assert_equal(*boundaries_and_logits(name, len(parts), state_dict, pixels), expected, logits)
