@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+    text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
+    commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
     text = "Check a backbone's weights against its architecture and write them as safetensors, in torchvision's names."
     command = commands.add_parser("convert", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=_convert)
@@ -126,6 +128,15 @@ def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_torch_weights(backbone, path)
     print(f"{path.resolve()}\ntrunk fingerprint {fingerprint(backbone)}")
+
+
+def _models(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    if overrides:
+        raise ValueError(f"models takes no {overrides[0]}.")
+    from castream_jax.reporting.models import models_table
+
+    for line in models_table():
+        print(line, flush=True)
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:

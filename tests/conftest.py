@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from flax import nnx
+from hypothesis import settings
 import jax
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.config import Config, base_config
 
+settings.register_profile("castream", deadline=None)  # a first call compiles
+settings.load_profile("castream")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

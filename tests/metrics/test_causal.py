@@ -1,6 +1,6 @@
 """Pixel order, blur and area of insertion and deletion."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from castream_jax.metrics import causal
 maps = hnp.arrays(np.float32, (2, 4, 5), elements=st.floats(0, 1, width=16))
 
 
-@settings(deadline=None)
 @given(saliency=maps)
 def test_ranks_order_pixels_by_falling_saliency_the_later_of_equals_first(saliency: np.ndarray):
     ranks = np.asarray(causal.pixel_ranks(jnp.asarray(saliency))).reshape(2, -1)

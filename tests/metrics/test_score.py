@@ -72,7 +72,7 @@ def random_case(seed: int, batch: int = 3):
     return pixels, labels, maps
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_laws(small_model, seed: int):
     pixels, labels, maps = random_case(seed)
@@ -93,7 +93,7 @@ def test_laws(small_model, seed: int):
     np.testing.assert_array_equal(a["deletion_curve"][:, -1], b["deletion_curve"][:, -1])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(3)))
 def test_scores_do_not_depend_on_batch_order_or_company(small_model, seed: int, order):
     pixels, labels, maps = random_case(seed)

@@ -1,0 +1,46 @@
+"""The table of backbones and their streams, from shapes alone: no parameter is allocated."""
+
+from collections.abc import Iterator
+import functools
+from typing import Literal
+
+from flax import nnx
+import jax
+
+from castream_jax.backbones import Backbone, backbone_names, create_backbone, get_architecture
+from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.stream import CrossAttentionStream
+
+
+def models_table() -> Iterator[str]:
+    """Lines of Markdown, each when it is ready: every backbone with input size, parameters, channels of its taps, and its stream's parameters.
+
+    The stream is the default one (from S0, `ca` blocks), on the official taps and on `taps="stages"`.
+    """
+    yield "| backbone | input | parameters | channels of S0 … SL | stream | stream on `stages` | weights |"
+    yield "|---|---:|---:|---|---:|---:|---|"
+    for name in backbone_names():
+        backbone = _abstract(name, "official")
+        cells = (
+            f"`{name}`",
+            f"{get_architecture(name).input_size}",
+            f"{_count(backbone):,}",
+            ", ".join(map(str, backbone.stage_dims)),
+            f"{_stream_parameters(backbone.stage_dims):,}",
+            f"{_stream_parameters(_abstract(name, 'stages').stage_dims):,}",
+            ", ".join(f"`{entry}`" for entry in PUBLISHED_WEIGHTS.get(name, {})) or "file",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _abstract(name: str, taps: Literal["official", "stages"]) -> Backbone:
+    return nnx.eval_shape(lambda: create_backbone(name, rngs=nnx.Rngs(0), taps=taps))
+
+
+@functools.cache
+def _stream_parameters(stage_dims: tuple[int, ...]) -> int:
+    return _count(nnx.eval_shape(lambda: CrossAttentionStream(stage_dims, rngs=nnx.Rngs(0))))
+
+
+def _count(module: nnx.Module) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
