@@ -13,7 +13,7 @@ from castream_jax.stream import CrossAttentionStream
 
 
 def models_table() -> Iterator[str]:
-    """Lines of Markdown, each when it is ready: every backbone with input size, parameters, channels of its taps, and its stream's parameters.
+    """Lines of Markdown, each when it is ready: size, taps and published weights of every backbone, and its streams.
 
     The stream is the default one (from S0, `ca` blocks), on the official taps and on `taps="stages"`.
     """
