@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import castream_jax as castream
+from castream_jax.backbones import save_torch_weights
 from castream_jax.data import open_source
 from castream_jax.evaluation import evaluate
 from castream_jax.evaluation.evaluate import evenly_spaced
@@ -53,6 +56,20 @@ def test_rows_and_summary_equal_the_python_api(trained):
     for entry in summary["metrics"]:
         group = [row for row in rows if (row["head"], row["method"]) == (entry["head"], entry["method"])]
         assert entry["AD"] == pytest.approx(np.mean([row["AD"] for row in group]))
+
+
+def test_padding_is_not_counted_as_correct(tiny_config, tmp_path: Path):
+    """A backbone that always says class 0 would be right about every row of padding, whose label is 0."""
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    backbone.linear.bias[...] = jnp.array([1e6] + [0.0] * 9)
+    save_torch_weights(backbone, tmp_path / "zero.safetensors")
+    config = tiny_config(backbone={"weights": str(tmp_path / "zero.safetensors")}, optimizer={"learning_rate": 0.0})
+    summary = evaluate(config, train(config, tmp_path / "run"))
+    source = open_source(config.data, "test")
+    share = np.mean([source[i]["label"] == 0 for i in range(len(source))])
+    assert len(source) % config.evaluation.batch_size
+    for head in summary["heads"].values():
+        assert head["accuracy"] == pytest.approx(share)
 
 
 def test_the_number_of_devices_changes_nothing(trained):
