@@ -27,15 +27,16 @@ def open_backbone(config: Config) -> Backbone:
         ValueError: if streams are to be trained on a backbone without weights; and as `load_backbone`.
         FileNotFoundError: if the weight file is missing.
     """
-    name, weights, num_classes = config.backbone.name, config.backbone.weights, config.backbone.num_classes
+    name, weights = config.backbone.name, config.backbone.weights
+    num_classes, taps = config.backbone.num_classes, config.backbone.taps
     if weights:
-        return load_backbone(name, weights, num_classes=num_classes)
+        return load_backbone(name, weights, num_classes=num_classes, taps=taps)
     if config.train.target == "streams":
         raise ValueError(
             f"config.backbone.weights is empty: a stream is trained beside a pretrained {name}; "
             "give a file with --config.backbone.weights=PATH."
         )
-    return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed))
+    return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed), taps=taps)
 
 
 def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttentionStream]:

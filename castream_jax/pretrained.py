@@ -39,6 +39,7 @@ def save_pretrained(model: Model, directory: str | os.PathLike[str]) -> None:
             "castream_jax": __version__,
             "backbone": model.backbone.name,
             "num_classes": model.backbone.num_classes,
+            "taps": model.backbone.taps,
             "trunk_fingerprint": fingerprint(model.backbone),
             "heads": {name: _describe(head) for name, head in model.heads.items()},
         }
@@ -66,7 +67,9 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Model:
     if not (directory / "model.json").is_file():
         raise FileNotFoundError(f"{directory} holds no model: there is no model.json.")
     description = json.loads((directory / "model.json").read_text())
-    backbone = load_backbone(description["backbone"], directory, num_classes=description["num_classes"])
+    backbone = load_backbone(
+        description["backbone"], directory, num_classes=description["num_classes"], taps=description["taps"]
+    )
     if fingerprint(backbone) != description["trunk_fingerprint"]:
         raise ValueError(f"The trunk in {directory} is not the one its streams were trained beside: export it again.")
     model = Model(backbone, {name: _build(head, backbone.stage_dims) for name, head in description["heads"].items()})

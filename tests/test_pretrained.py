@@ -13,7 +13,7 @@ from castream_jax.backbones import fingerprint, save_torch_weights
 
 @pytest.fixture
 def model() -> castream.Model:
-    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1))
+    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1), taps=(0, 2, 3))
     dims = backbone.stage_dims
     heads = {
         "gap": castream.GlobalAveragePooling(),
@@ -29,6 +29,7 @@ def test_a_model_comes_back_to_the_same_bits(model, tmp_path: Path):
     loaded = castream.load_pretrained(tmp_path / "export")
     pixels = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     chex.assert_trees_all_equal(loaded(pixels), model(pixels))
+    assert loaded.backbone.taps == (0, 2, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     trunk = castream.load_backbone("cifar_resnet8", tmp_path / "export", num_classes=7)
     assert fingerprint(trunk) == fingerprint(model.backbone)

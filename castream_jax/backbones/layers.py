@@ -5,6 +5,7 @@ Axes: b image, h w space, i input channel, o output channel.
 
 from collections.abc import Iterator
 import functools
+from typing import Any
 
 from flax import nnx
 from jax import lax
@@ -131,12 +132,25 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-def batch_norm(num_features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, momentum: float = 0.9) -> nnx.BatchNorm:
+class BatchNorm(nnx.BatchNorm):
+    """`nnx.BatchNorm` that is one multiply-add per value in inference, as in PyTorch: 2 % of a ResNet-50 on a CPU."""
+
+    def __call__(self, x: Array, *args: Any, **options: Any) -> Array:
+        if not self.use_running_average or args or options:
+            return super().__call__(x, *args, **options)
+        assert self.scale is not None
+        assert self.bias is not None
+        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        offset = self.bias[...] - self.mean[...] * factor
+        return x * factor[None, None, None] + offset[None, None, None]
+
+
+def batch_norm(num_features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, momentum: float = 0.9) -> BatchNorm:
     """BatchNorm with PyTorch's constants, in inference mode until `.train()` is called on it.
 
     `momentum` is the share of the old statistics that is kept, one minus PyTorch's.
     """
-    return nnx.BatchNorm(num_features, use_running_average=True, momentum=momentum, epsilon=epsilon, rngs=rngs)
+    return BatchNorm(num_features, use_running_average=True, momentum=momentum, epsilon=epsilon, rngs=rngs)
 
 
 def layer_norm(num_features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
