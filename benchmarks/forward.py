@@ -109,9 +109,9 @@ def torch_forward(name: str, pixels: np.ndarray) -> Callable[[], object]:
     mean, std = (torch.tensor(row, device=device).reshape(1, 3, 1, 1) for row in (IMAGENET_MEAN, IMAGENET_STD))
     images = torch.tensor(pixels, device=device).permute(0, 3, 1, 2)
 
+    @torch.inference_mode()
     def run() -> None:
-        with torch.inference_mode():
-            model((images - mean) / std).cpu()
+        model((images - mean) / std).cpu()
 
     return run
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from flax import nnx
 import pytest
 
 from castream_jax.config import base_config, open_config, override, stream_config
+from castream_jax.experiment import open_backbone
 
 
 def test_defaults_are_the_papers_recipe():
@@ -14,6 +16,13 @@ def test_defaults_are_the_papers_recipe():
     assert (recipe.decay_every, recipe.decay_factor) == (30, 10)
     assert (config.train.epochs, config.train.batch_size) == (90, 256)
     assert config.streams.ca == stream_config(start_stage=0, block="ca", num_heads=1, class_specific=False)
+
+
+def test_backbone_is_opened_with_its_taps():
+    config = base_config()
+    config.backbone.update(name="convnext_tiny", num_classes=3, taps="stages")
+    config.train.target = "backbone"
+    assert nnx.eval_shape(lambda: open_backbone(config)).stage_dims == (96, 96, 192, 384, 768)
 
 
 def test_overrides_set_fields_and_leave_the_original():

@@ -13,12 +13,12 @@ from castream_jax.backbones import fingerprint, save_torch_weights
 
 @pytest.fixture
 def model() -> castream.Model:
-    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1), taps=(1, 2, 3))
+    backbone = castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(1), taps=(0, 2, 3))
     dims = backbone.stage_dims
     heads = {
         "gap": castream.GlobalAveragePooling(),
         "wide": castream.CrossAttentionStream(dims, num_heads=2, block="proj_ca", rngs=nnx.Rngs(2)),
-        "late": castream.CrossAttentionStream(dims, start_stage=1, num_queries=7, use_bias=False, rngs=nnx.Rngs(3)),
+        "late": castream.CrossAttentionStream(dims, start_stage=2, num_queries=7, use_bias=False, rngs=nnx.Rngs(3)),
     }
     return castream.Model(backbone, heads)
 
@@ -29,6 +29,7 @@ def test_a_model_comes_back_to_the_same_bits(model, tmp_path: Path):
     loaded = castream.load_pretrained(tmp_path / "export")
     pixels = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     chex.assert_trees_all_equal(loaded(pixels), model(pixels))
+    assert loaded.backbone.taps == (0, 2, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     trunk = castream.load_backbone("cifar_resnet8", tmp_path / "export", num_classes=7)
     assert fingerprint(trunk) == fingerprint(model.backbone)

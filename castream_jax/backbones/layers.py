@@ -3,6 +3,10 @@
 Axes: b image, h w space, i input channel, o output channel.
 """
 
+from collections.abc import Iterator
+import functools
+from typing import Any
+
 from flax import nnx
 from jax import lax
 import jax.numpy as jnp
@@ -82,17 +86,19 @@ def _conv(x: Array, kernel: Array, stride: int, padding: int, groups: int = 1) -
 
 def _shifted_sum(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """Depthwise convolution as k x k multiply-adds of shifted images, which XLA fuses into one loop."""
-    size = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+    shifted = _shifted(x, kernel.shape[0], stride)
+    return functools.reduce(jnp.add, (image * weight for image, weight in zip(shifted, weights, strict=True)))
+
+
+def _shifted(x: Array, size: int, stride: int) -> Iterator[Array]:
+    """What each of the `size` x `size` positions of a sliding window sees, row by row."""
     batch, height, width, features = x.shape
-    rows, columns = height - size + 1, width - size + 1  # of the output at stride 1
-    kernel = kernel[:, :, None, None]  # [k, k, 1, 1, 1, o]
-    products = (
-        lax.slice(x, (0, i, j, 0), (batch, i + rows, j + columns, features), (1, stride, stride, 1)) * kernel[i, j]
-        for i in range(size)
-        for j in range(size)
-    )
-    return sum(products, start=jnp.zeros((), x.dtype))
+    for i in range(size):
+        for j in range(size):
+            end = (batch, i + height - size + 1, j + width - size + 1, features)
+            yield lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
 
 
 def _conv_per_group(x: Array, kernel: Array, stride: int, padding: int, groups: int) -> Array:
@@ -126,12 +132,25 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-def batch_norm(num_features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, momentum: float = 0.9) -> nnx.BatchNorm:
+class BatchNorm(nnx.BatchNorm):
+    """`nnx.BatchNorm` that is one multiply-add per value in inference, as in PyTorch: 2 % of a ResNet-50 on a CPU."""
+
+    def __call__(self, x: Array, *args: Any, **options: Any) -> Array:
+        if not self.use_running_average or args or options:
+            return super().__call__(x, *args, **options)
+        assert self.scale is not None
+        assert self.bias is not None
+        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        offset = self.bias[...] - self.mean[...] * factor
+        return x * factor[None, None, None] + offset[None, None, None]
+
+
+def batch_norm(num_features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, momentum: float = 0.9) -> BatchNorm:
     """BatchNorm with PyTorch's constants, in inference mode until `.train()` is called on it.
 
     `momentum` is the share of the old statistics that is kept, one minus PyTorch's.
     """
-    return nnx.BatchNorm(num_features, use_running_average=True, momentum=momentum, epsilon=epsilon, rngs=rngs)
+    return BatchNorm(num_features, use_running_average=True, momentum=momentum, epsilon=epsilon, rngs=rngs)
 
 
 def layer_norm(num_features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -152,4 +171,5 @@ def linear(
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """3 x 3 maximum, stride 2, one pixel of padding: the end of torchvision's ResNet stem."""
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    return functools.reduce(jnp.maximum, _shifted(x, 3, 2))  # `reduce_window` takes 1.6 times as long on a CPU

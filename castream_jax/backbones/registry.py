@@ -75,7 +75,7 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
         ValueError: for an unknown name, with the nearest known ones, or impossible taps.
     """
     architecture = get_architecture(name)
-    options = {} if taps is None else {"taps": taps}
+    options = {} if taps is None or taps == "official" else {"taps": taps}
     if num_classes is None:
         num_classes = architecture.num_classes
     return architecture.builder(num_classes=num_classes, rngs=rngs, **options)
