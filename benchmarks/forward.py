@@ -7,6 +7,9 @@ above 1 where JAX is faster, is what matters. Weights are random, and the same o
 JSON object; without torchvision there are no ratios.
 """
 
+# PyTorch is for comparison, where it is installed.
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+
 import argparse
 from collections.abc import Callable
 import json
