@@ -67,9 +67,3 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device."""
     return jax.device_put(tree, replicated(mesh))
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """The rows of an array split over images that this process holds, in order."""
-    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])

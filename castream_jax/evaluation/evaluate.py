@@ -22,7 +22,6 @@ from castream_jax.config import Config
 from castream_jax.data import Source, eval_loader, open_source, record_transforms
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
-from castream_jax.experiment import write_atomically
 from castream_jax.metrics import METRICS
 from castream_jax.model import Model
 from castream_jax.parallel import check_batch_size, data_mesh, replicate, shard_batch
@@ -31,6 +30,7 @@ from castream_jax.protocol import get_protocol
 from castream_jax.training.loop import check_classes
 from castream_jax.training.restore import restore_model
 from castream_jax.version import __version__
+from castream_jax.workdir import write_atomically
 
 Summary = dict[str, Any]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import json
-import os
 from pathlib import Path
 import shlex
 from typing import Any
@@ -25,6 +24,7 @@ from castream_jax.reporting.tables import (
     ordered_methods,
     table_rows,
 )
+from castream_jax.workdir import write_atomically
 
 
 def write_report(workdir: Path) -> Path:
@@ -72,8 +72,8 @@ def write_report(workdir: Path) -> Path:
     )
     report = workdir / "report"
     report.mkdir(parents=True, exist_ok=True)
-    _write_atomically(report / "table.md", markdown_table(summary))
-    _write_atomically(report / "index.html", page)
+    write_atomically(report / "table.md", markdown_table(summary))
+    write_atomically(report / "index.html", page)
     return report / "index.html"
 
 
@@ -105,13 +105,3 @@ def _gallery(path: Path, rows: pa.Table | None, summary: Mapping[str, Any]) -> G
 def _settings(fields: Mapping[str, Any]) -> str:
     """`block ca, start stage 0` from a flat part of the configuration."""
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    # A reader of a page that is being rewritten sees the old page or the new one, never half of it.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 import jax
 from tensorboardX import SummaryWriter
 
-from castream_jax.experiment import write_atomically
+from castream_jax.workdir import write_atomically
 
 
 class MetricLogs:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from castream_jax.backbones import save_torch_weights
 from castream_jax.config import Config
 from castream_jax.data import open_source, record_transforms, train_loader
-from castream_jax.experiment import claim_workdir, open_model
+from castream_jax.experiment import open_model
 from castream_jax.parallel import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
 from castream_jax.progress import Progress
 from castream_jax.training.checkpoint import Checkpoints
@@ -20,6 +20,7 @@ from castream_jax.training.logs import MetricLogs
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.restore import trunk_of
 from castream_jax.training.step import State, initial_state, make_train_step, split_model
+from castream_jax.workdir import claim_workdir
 
 
 def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Path:

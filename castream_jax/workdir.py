@@ -1,0 +1,68 @@
+"""The folder of one experiment: which experiment it belongs to, and how files are put there."""
+
+from collections.abc import Iterator, Mapping
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from castream_jax.config import Config
+
+# Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
+_LOCATIONS = {"data.path", "data.num_threads", "backbone.weights", "train.log_every", "train.checkpoint_every"}
+# Sections that decide what is trained.
+_TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
+
+
+def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
+    """Creates `workdir` and its `config.json`, or checks that the one there describes the same training.
+
+    Returns:
+        The absolute path: Orbax, given a relative one, fails in a thread after `save` has returned.
+
+    Raises:
+        ValueError: if the workdir belongs to another experiment; the message lists the fields that differ.
+    """
+    workdir = Path(workdir).resolve()
+    path = workdir / "config.json"
+    if path.exists():
+        there = dict(_flatten(_trained_part(json.loads(path.read_text()))))
+        here = dict(_flatten(_trained_part(json.loads(config.to_json()))))
+        different = [
+            f"{field} ({there.get(field, 'absent')!r} there, {here.get(field, 'absent')!r} here)"
+            for field in sorted(there.keys() | here.keys())
+            if there.get(field) != here.get(field) and field not in _LOCATIONS
+        ]
+        if different:
+            raise ValueError(
+                f"{workdir} holds another experiment; these fields differ: {', '.join(different)}. "
+                "Give another --workdir, or the same fields."
+            )
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, config.to_json(indent=2) + "\n")
+    return workdir
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` by `text` at once: a reader or a crash never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _trained_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: config.get(section) for section in _TRAINED}
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
