@@ -27,7 +27,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
-        config: see `castream_jax.experiment.base_config`.
+        config: see `castream_jax.config.base_config`.
         workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
         mesh: devices to split each batch over; by default all of them.
 
