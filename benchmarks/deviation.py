@@ -1,0 +1,77 @@
+"""Largest deviations from the official code's and torchvision's reference arrays: the numbers of docs/results.md.
+
+    CASTREAM_SHARED=../shared python benchmarks/deviation.py
+
+Needs the reference arrays, which are kept outside the project; `make test` holds them to their bars. Prints one JSON
+object.
+"""
+
+import json
+import os
+from pathlib import Path
+import sys
+
+from flax import nnx
+import numpy as np
+
+import castream_jax as castream
+
+CURVES = {"I": "insertion_curve", "D": "deletion_curve"}
+
+
+def main() -> None:
+    shared = Path(os.environ.get("CASTREAM_SHARED", "../shared"))
+    if not shared.is_dir():
+        sys.exit(f"There are no reference arrays in {shared}: set CASTREAM_SHARED.")
+    print(json.dumps({"official code": official_code(shared), "torchvision": torchvision(shared)}, indent=2))
+
+
+def official_code(shared: Path) -> dict[str, float]:
+    with np.load(shared / "golden" / "castream_cifar10_resnet20.npz") as arrays:
+        golden = dict(arrays)
+    backbone = castream.load_backbone("cifar_resnet20", shared / "weights" / "resnet20-12fca82f.th")
+    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
+    weights = {name.removeprefix("stream/"): golden[name] for name in golden if name.startswith("stream/")}
+    castream.load_torch_stream(stream, weights)
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+    pixels, labels = golden["images"].astype(np.float32) / 255, golden["labels"]
+    stages = backbone.stages(pixels)
+    maps = castream.attribute(model, pixels, labels)
+    scores = castream.score(model, pixels, labels, maps)
+
+    result = {"logits": max(_largest(value, golden[f"{head}/logits"]) for head, value in model(pixels).items())}
+    attention = stream.attention_logits(stages)
+    result["attention logits"] = max(
+        _largest(logits[:, 0], golden[f"attention_logits_{number}"]) for number, logits in enumerate(attention)
+    )
+    result["Grad-CAM maps"] = max(_largest(maps[key], golden[f"{key[0]}/gradcam/map"]) for key in maps)
+    for metric in ("AD", "AG", "AI"):
+        result[metric] = max(_largest(scores[key][metric], golden[f"{key[0]}/gradcam/{metric}"]) for key in maps)
+    for metric in CURVES:
+        means = (scores[key][metric].mean() - golden[f"{key[0]}/gradcam/{metric}"].mean() for key in maps)
+        result[f"mean {metric}, points"] = max(100 * abs(float(mean)) for mean in means)
+    return result
+
+
+def torchvision(shared: Path) -> dict[str, float]:
+    sys.path.insert(0, str(shared / "golden"))
+    from reference_weights import reference_state_dict  # pyright: ignore[reportMissingImports]
+
+    manifests = json.loads((shared / "golden" / "torchvision_manifests.json").read_text())
+    with np.load(shared / "golden" / "torchvision_logits.npz") as arrays:
+        golden = dict(arrays)
+    result = {}
+    for name, manifest in manifests.items():
+        backbone = castream.create_backbone(name, rngs=nnx.Rngs(0))
+        castream.load_torch_state_dict(backbone, reference_state_dict(manifest))
+        stages = backbone.stages(golden["pixels"].astype(np.float32) / 255)
+        result[f"{name} logits"] = _largest(backbone.classify(stages[-1].mean((1, 2))), golden[f"{name}/logits"])
+    return result
+
+
+def _largest(ours: object, reference: np.ndarray) -> float:
+    return float(np.abs(np.asarray(ours) - reference).max())
+
+
+if __name__ == "__main__":
+    main()
