@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 from pathlib import Path
@@ -146,7 +147,7 @@ def _batches(
     progress = Progress(task, total=len(source), unit="images")
     since, last_report, done = time.monotonic(), 0.0, 0
     pending: tuple[dict[str, np.ndarray], Any] | None = None
-    for batch in (*loader, None):
+    for batch in itertools.chain(loader, [None]):  # None: nothing more to start, the last result to take
         result = None if batch is None else function(shard_batch({k: batch[k] for k in ("pixels", "label")}, mesh))
         if pending is not None:
             yield pending[0], jax.device_get(pending[1])

@@ -1,5 +1,6 @@
 """Whole-dataset evaluation: nothing lost, nothing counted twice, the same on any number of devices."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from castream_jax.evaluation.evaluate import evenly_spaced
 from castream_jax.parallel import data_mesh
 from castream_jax.training import train
 from castream_jax.training.restore import restore_model
+
+# The package exports the function under the module's name.
+evaluate_module = importlib.import_module("castream_jax.evaluation.evaluate")
 
 
 @pytest.fixture
@@ -81,6 +85,29 @@ def test_the_number_of_devices_changes_nothing(trained):
         assert totals[devices]["heads"] == totals[1]["heads"]
         for ours, reference in zip(totals[devices]["metrics"], totals[1]["metrics"], strict=True):
             assert ours == pytest.approx(reference, abs=1e-6)
+
+
+def test_batches_are_read_as_they_are_needed(trained, monkeypatch):
+    """Never more than two batches ahead of the results: the data set need not fit into memory."""
+    config, workdir = trained
+    read, taken, ahead = [], [], []
+    original_loader, original_get = evaluate_module.eval_loader, jax.device_get
+
+    def counting_loader(*arguments, **options):
+        for batch in original_loader(*arguments, **options):
+            read.append(batch["index"])
+            ahead.append(len(read) - len(taken))
+            yield batch
+
+    def counting_get(tree):
+        taken.append(tree)
+        return original_get(tree)
+
+    monkeypatch.setattr(evaluate_module, "eval_loader", counting_loader)
+    monkeypatch.setattr(evaluate_module.jax, "device_get", counting_get)
+    evaluate(config, workdir)
+    assert len(read) == 9 + 2  # 359 and 50 images in batches of 40
+    assert max(ahead) <= 2
 
 
 def test_gallery_holds_what_the_report_shows(trained):
