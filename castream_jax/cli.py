@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments, overrides = _parser().parse_known_args(argv)
     try:
+        if overrides and arguments.run not in (_quickstart, _train, _evaluate):
+            raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
@@ -105,16 +107,12 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ValueError(f"report takes no {overrides[0]}.")
     from castream_jax.reporting import write_report
 
     print(write_report(Path(arguments.workdir).resolve()))
 
 
 def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ValueError(f"convert takes no {overrides[0]}.")
     from castream_jax.backbones import fingerprint, load_backbone, save_torch_weights
     from castream_jax.backbones.weights import TRUNK_FILE
 
@@ -131,8 +129,6 @@ def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _models(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ValueError(f"models takes no {overrides[0]}.")
     from castream_jax.reporting.models import models_table
 
     for line in models_table():

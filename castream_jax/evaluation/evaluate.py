@@ -31,7 +31,7 @@ from castream_jax.protocol import get_protocol
 from castream_jax.training.loop import check_classes
 from castream_jax.training.restore import restore_model
 from castream_jax.version import __version__
-from castream_jax.workdir import write_atomically
+from castream_jax.workdir import replacing, write_atomically
 
 Summary = dict[str, Any]
 
@@ -172,16 +172,14 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist([{k: _plain(v) for k, v in row.items()} for row in rows]), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([{k: _plain(v) for k, v in row.items()} for row in rows]), temporary)
 
 
 def _write_gallery(path: Path, images: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp.npz")
     arrays: dict[str, Any] = {key: np.stack([image[key] for image in images]) for key in images[0]}
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
 
 
 def _plain(value: Any) -> Any:

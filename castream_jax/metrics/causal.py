@@ -23,8 +23,8 @@ def pixel_ranks(saliency: Float[Array, "b h w"]) -> Int[Array, "b h w"]:
     return jax.vmap(invert)(jnp.argsort(flat, axis=1, stable=True).astype(jnp.int32)).reshape(saliency.shape)
 
 
-def num_steps(height: int, width: int, rows_per_step: int) -> int:
-    """Steps until `rows_per_step * width` pixels at a time have moved all pixels: 28 at 224 x 224 with 8 rows."""
+def num_steps(height: int, rows_per_step: int) -> int:
+    """Steps that move all pixels, `rows_per_step` rows' worth at a time: 28 at 224 x 224 with 8 rows."""
     return -(-height // rows_per_step)
 
 

@@ -95,7 +95,6 @@ def scores_of_maps(
     height, width = pixels.shape[1:3]
     heads = list(model.heads)
     classes = {head: labels if protocol.target_class == "label" else probabilities[head].argmax(-1) for head in heads}
-
     on_image = _of_class(probabilities, classes, heads)
 
     def class_probabilities(images: Array) -> Array:
@@ -114,7 +113,7 @@ def scores_of_maps(
         masked = pixels * saliency[job.map][..., None]
         return class_probabilities(lax.select_n(job.kind, masked, inserted, deleted))
 
-    steps = causal.num_steps(height, width, protocol.rows_per_step)
+    steps = causal.num_steps(height, protocol.rows_per_step)
     inner = np.arange(1, steps) * protocol.rows_per_step * width
     results = lax.map(run, _list_jobs(len(keys), inner, everything=height * width))
     on_blurred, on_empty = results[:2]

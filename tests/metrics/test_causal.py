@@ -23,7 +23,7 @@ def test_ranks_order_pixels_by_falling_saliency_the_later_of_equals_first(salien
 
 @pytest.mark.parametrize(("height", "rows", "steps"), [(224, 8, 28), (32, 8, 4), (224, 1, 224), (20, 8, 3), (5, 8, 1)])
 def test_steps_cover_all_rows(height: int, rows: int, steps: int):
-    assert causal.num_steps(height, 7, rows) == steps
+    assert causal.num_steps(height, rows) == steps
 
 
 def test_blur_kernel_is_the_official_one(golden):
