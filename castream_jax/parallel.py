@@ -1,10 +1,11 @@
 """Mesh, shardings and multi-process start-up: one axis, `data`, over images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -67,3 +68,35 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def over_images(function: Callable[..., Any], images: NamedSharding | None) -> Callable[..., Any]:
+    """`function(state, *arrays)` run by each device on its own images, without any communication.
+
+    Whatever `function` does with its images (sort them, flatten them with their masks, map over chunks), no device
+    ever asks for those of another one: XLA's own partitioning would gather them all on every device.
+
+    Args:
+        function: of a state that every device holds, and arrays and results that are `[B, …]`.
+        images: how the arrays are split over devices (see `sharding_of`); None where they are not.
+    """
+    if images is None:
+        return function
+
+    def run(state: Any, *arrays: Any) -> Any:
+        specs = (PartitionSpec(), *(images.spec for _ in arrays))
+        return jax.shard_map(function, mesh=images.mesh, in_specs=specs, out_specs=images.spec, check_vma=False)(
+            state, *arrays
+        )
+
+    return run
+
+
+def sharding_of(pixels: Any) -> NamedSharding | None:
+    """How images `[B, …]` are split over devices, or None where they are not, or not yet known."""
+    if isinstance(pixels, Tracer):
+        return None
+    sharding = getattr(pixels, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.is_fully_replicated:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))

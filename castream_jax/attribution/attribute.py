@@ -8,16 +8,18 @@ from flax import nnx
 import jax
 from jax.core import Tracer
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from castream_jax.attribution.gradcam import gradcam, target_gradient
-from castream_jax.attribution.saliency import min_max
+from castream_jax.attribution.inputs import Inputs
+from castream_jax.attribution.registry import METHODS, check_method, scores_of_method
+from castream_jax.attribution.saliency import min_max, upsample
+from castream_jax.chunks import DEFAULT_CHUNK
 from castream_jax.model import Model
+from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream, Stages
-
-METHODS = ("gradcam", "attention")
+from castream_jax.stream import CrossAttentionStream
 
 Maps = dict[tuple[str, str], Float[Array, "b h w"]]
 
@@ -28,19 +30,22 @@ def attribute(
     labels: Int[Array | np.ndarray, " b"],
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
+    *,
+    chunk: int = DEFAULT_CHUNK,
 ) -> Maps:
     """Saliency maps of each head by each method.
 
     Args:
         model: backbone with heads.
-        pixels: `[B, H, W, 3]` in [0, 1].
+        pixels: `[B, H, W, 3]` in [0, 1]; where they are split over devices, each explains its own.
         labels: ground-truth classes `[B]`; unused where the protocol explains the predicted class.
-        methods: `"gradcam"`; `"attention"`, the stream's raw attention at the last stage, mean over attention heads,
-            which GAP has not.
+        methods: names from `castream_jax.attribution.METHODS`.
         protocol: name or `Protocol`.
+        chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
 
     Returns:
-        `{(head, method): [B, h, w]}` in [0, 1] at the resolution of the last stage.
+        `{(head, method): [B, h, w]}` in [0, 1], at the resolution of the target features unless the method or
+        protocol has another.
 
     Raises:
         ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or
@@ -48,43 +53,51 @@ def attribute(
     """
     graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
-    return _attribute(graphdef, state, pixels, labels, check_methods(model, methods), get_protocol(protocol))
+    names = check_methods(model, methods)
+    return _attribute(graphdef, state, pixels, labels, names, get_protocol(protocol), chunk, sharding_of(pixels))
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk", "sharding"))
 def _attribute(
-    graphdef: nnx.GraphDef, state: Any, pixels: Array, labels: Array, methods: tuple[str, ...], protocol: Protocol
+    graphdef: nnx.GraphDef,
+    state: Any,
+    pixels: Array,
+    labels: Array,
+    methods: tuple[str, ...],
+    protocol: Protocol,
+    chunk: int,
+    sharding: NamedSharding | None,
 ) -> Maps:
-    model = nnx.merge(graphdef, state)
-    return saliency_maps(model, model.backbone.stages(pixels), labels, methods, protocol)
+    def run(state: Any, pixels: Array, labels: Array) -> Maps:
+        return saliency_maps(Inputs(nnx.merge(graphdef, state), pixels, labels, protocol, chunk), methods)
+
+    return over_images(run, sharding)(state, pixels, labels)
 
 
-def saliency_maps(
-    model: Model, stages: Stages, labels: Int[Array, " b"], methods: tuple[str, ...], protocol: Protocol
-) -> Maps:
-    """`attribute` from stage features already computed; traceable."""
-    query = model.predicted_class(stages)
-    features = stages[-1]
-    maps: Maps = {}
-    for name, head in model.heads.items():
+def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
+    """`attribute`, the trunk pass done; traceable."""
+    return {
+        (head, method): scores if METHODS[method.split(":")[0]].finished else _to_map(scores, inputs)
+        for method in methods
+        for head, scores in scores_of_method(method, inputs).items()
+    }
 
-        def logits(target: Array, head: Any = head) -> Array:
-            return model.backbone.classify(head((*stages[:-1], target), query)[0])
 
-        if "gradcam" in methods:
-            classes = labels if protocol.target_class == "label" else jnp.argmax(logits(features), axis=-1)
-            maps[name, "gradcam"] = gradcam(features, target_gradient(logits, features, classes))
-        if "attention" in methods and isinstance(head, CrossAttentionStream):
-            maps[name, "attention"] = min_max(head(stages, query)[1][-1].mean(1))
-    return maps
+def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+    if inputs.protocol.map_order == "resize_then_min_max":
+        scores = upsample(scores, *inputs.pixels.shape[1:3])
+    return min_max(scores)
 
 
 def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
     """`methods` as a tuple, or a ValueError that names what is wrong."""
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        raise ValueError(f"Unknown attribution methods {unknown}: choose from {', '.join(METHODS)}.")
-    if set(methods) == {"attention"} and not any(isinstance(h, CrossAttentionStream) for h in model.heads.values()):
+    if not methods:
+        raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
+    for method in methods:
+        check_method(method)
+    if all(method.startswith("attention") for method in methods) and not any(
+        isinstance(head, CrossAttentionStream) for head in model.heads.values()
+    ):
         raise ValueError("Raw attention needs a model with a CrossAttentionStream among its heads.")
     return tuple(methods)
 

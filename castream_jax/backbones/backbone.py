@@ -1,7 +1,7 @@
 """What every backbone is: normalisation, stages, classifier."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from flax import nnx
@@ -69,12 +69,34 @@ class Backbone(nnx.Module):
         """Inverse of `normalise`."""
         return inputs * self._row(self.std) + self._row(self.mean)
 
-    def stages(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> tuple[Float[Array, "b hl wl dl"], ...]:
+    def stages(
+        self,
+        pixels: Float[Array | np.ndarray, "b h w 3"],
+        offsets: Mapping[int, Float[Array, "b hl wl dl"]] | None = None,
+    ) -> tuple[Float[Array, "b hl wl dl"], ...]:
         """Feature maps S0 … SL of `pixels` (float, [0, 1], RGB, not normalised).
+
+        Args:
+            pixels: `[B, H, W, 3]`.
+            offsets: stage number -> what is added to that stage's features before the rest of the trunk reads them.
+                The derivative at 0 is the derivative with respect to that stage.
 
         Raises:
             ValueError: if `pixels` is not `[B, H, W, 3]` floating point, or is smaller than `stride`.
         """
+        return self._taken(self._run(self._parts(), self._checked_input(pixels), offsets))
+
+    def stages_and_target(
+        self, pixels: Float[Array | np.ndarray, "b h w 3"]
+    ) -> tuple[tuple[Float[Array, "b hl wl dl"], ...], Float[Array, "b h w d"], Callable[[Array], Array]]:
+        """S0 … SL, the features that class activation maps weigh, and the function of these that SL is.
+
+        They are SL itself unless an architecture says otherwise.
+        """
+        stages = self.stages(pixels)
+        return stages, stages[-1], lambda features: features
+
+    def _checked_input(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise ValueError(
                 f"pixels must be floating point [B, H, W, 3] in [0, 1], got {pixels.dtype} {list(pixels.shape)}."
@@ -84,12 +106,27 @@ class Backbone(nnx.Module):
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "
                 f"got {pixels.shape[1]} x {pixels.shape[2]}: resize them first."
             )
-        boundaries = self._boundaries(self.normalise(pixels))
+        return self.normalise(pixels)
+
+    def _run(
+        self, parts: Sequence[Callable[[Array], Array]], x: Array, offsets: Mapping[int, Array] | None = None
+    ) -> list[Array]:
+        """Feature maps at the boundaries after each of `parts`."""
+        at_boundary = {self.taps[stage]: offset for stage, offset in (offsets or {}).items()}
+        boundaries = []
+        for number, part in enumerate(parts):
+            x = part(x)
+            if number in at_boundary:
+                x = x + at_boundary[number]
+            boundaries.append(x)
+        return boundaries
+
+    def _taken(self, boundaries: Sequence[Array]) -> tuple[Array, ...]:
         return tuple(boundaries[tap] for tap in self.taps)
 
     @abc.abstractmethod
-    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> Sequence[Float[Array, "b hl wl dl"]]:
-        """Feature maps of normalised `inputs` at every boundary."""
+    def _parts(self) -> Sequence[Callable[[Array], Array]]:
+        """What leads from normalised pixels to the first boundary, and from each boundary to the next."""
 
     @abc.abstractmethod
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:

@@ -3,6 +3,8 @@
 Attribute names are those of the published PyTorch weights.
 """
 
+from collections.abc import Callable, Sequence
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -47,11 +49,11 @@ class CifarResNet(Backbone):
             setattr(self, f"layer{number}", Sequential(blocks))
         self.linear = linear(64, num_classes, rngs)
 
-    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
-        boundaries = [jax.nn.relu(self.bn1(self.conv1(inputs)))]
-        for number in (1, 2, 3):
-            boundaries.append(getattr(self, f"layer{number}")(boundaries[-1]))
-        return boundaries
+    def _parts(self) -> Sequence[Callable[[Array], Array]]:
+        return [self._stem, *(getattr(self, f"layer{number}") for number in (1, 2, 3))]
+
+    def _stem(self, inputs: Float[Array, "b h w 3"]) -> Float[Array, "b h w 16"]:
+        return jax.nn.relu(self.bn1(self.conv1(inputs)))
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.linear(representation)

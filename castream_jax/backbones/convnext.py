@@ -3,11 +3,12 @@
 Attribute names are torchvision's, so that a parameter's path is its name in a `state_dict`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.layers import Conv, Sequential, gelu, identity, layer_norm, linear
@@ -33,7 +34,11 @@ class ConvNextBlock(nnx.Module):
         self.layer_scale = nnx.Param(jnp.full((1, 1, features), 1e-6))
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-        return x + self.layer_scale[...][None] * self.block(x)
+        return self.add(x, self.block(x))
+
+    def add(self, x: Float[Array, "b h w d"], residual: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+        """The block's output: its input plus the residual branch, scaled per channel."""
+        return x + self.layer_scale[...][None] * residual
 
 
 class ConvNext(Backbone):
@@ -71,8 +76,22 @@ class ConvNext(Backbone):
             [layer_norm(dims[-1], rngs), identity, linear(dims[-1], num_classes, rngs, kernel_init=_INIT)]
         )
 
-    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
-        return self.features.boundaries(inputs)
+    def stages_and_target(
+        self, pixels: Float[Array | np.ndarray, "b h w 3"]
+    ) -> tuple[tuple[Float[Array, "b hl wl dl"], ...], Float[Array, "b h w d"], Callable[[Array], Array]]:
+        """S0 … SL, and the residual branch of the last block, before its layer scale: the official code's target."""
+        *parts, last_stage = self._parts()
+        *blocks, last_block = last_stage  # pyright: ignore[reportGeneralTypeIssues]
+        boundaries = self._run(parts, self._checked_input(pixels))
+        x = boundaries[-1]
+        for block in blocks:
+            x = block(x)
+        residual = last_block.block(x)
+        boundaries.append(last_block.add(x, residual))
+        return self._taken(boundaries), residual, lambda features: last_block.add(x, features)
+
+    def _parts(self) -> Sequence[Callable[[Array], Array]]:
+        return list(self.features)
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.classifier(representation)

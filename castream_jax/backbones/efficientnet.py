@@ -3,6 +3,7 @@
 Attribute names are torchvision's, so that a parameter's path is its name in a `state_dict`.
 """
 
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import NamedTuple
@@ -105,8 +106,8 @@ class EfficientNet(Backbone):
         self.features = Sequential([*features, normalised(widths[-1], dims[-1], 1)])
         self.classifier = Sequential([identity, linear(dims[-1], num_classes, rngs)])  # dropout, at inference
 
-    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
-        return self.features.boundaries(inputs)
+    def _parts(self) -> Sequence[Callable[[Array], Array]]:
+        return list(self.features)
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.classifier(representation)

@@ -114,13 +114,6 @@ class Sequential(nnx.List):
             x = layer(x)
         return x
 
-    def boundaries(self, x: Array) -> list[Array]:
-        """What each layer gives, in order."""
-        outputs = [x]
-        for layer in self:
-            outputs.append(layer(outputs[-1]))
-        return outputs[1:]
-
 
 def identity(x: Array) -> Array:
     """Stands where torchvision has a layer that does nothing here, so that the numbers of its neighbours agree."""

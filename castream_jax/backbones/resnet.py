@@ -3,7 +3,7 @@
 Attribute names are torchvision's, so that a parameter's path is its name in a `state_dict`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 import jax
@@ -107,11 +107,11 @@ class ResNet(Backbone):
             setattr(self, f"layer{number}", Sequential(blocks))
         self.fc = linear(dims[-1], num_classes, rngs)
 
-    def _boundaries(self, inputs: Float[Array, "b h w 3"]) -> list[Float[Array, "b hl wl dl"]]:
-        boundaries = [max_pool(jax.nn.relu(self.bn1(self.conv1(inputs))))]
-        for number in range(1, 5):
-            boundaries.append(getattr(self, f"layer{number}")(boundaries[-1]))
-        return boundaries
+    def _parts(self) -> Sequence[Callable[[Array], Array]]:
+        return [self._stem, *(getattr(self, f"layer{number}") for number in range(1, 5))]
+
+    def _stem(self, inputs: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 64"]:
+        return max_pool(jax.nn.relu(self.bn1(self.conv1(inputs))))
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.fc(representation)

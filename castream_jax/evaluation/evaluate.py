@@ -25,7 +25,7 @@ from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
 from castream_jax.metrics import METRICS
 from castream_jax.model import Model
-from castream_jax.parallel import check_batch_size, data_mesh, replicate, shard_batch
+from castream_jax.parallel import check_batch_size, data_mesh, replicate, shard_batch, split_over_images
 from castream_jax.progress import Progress
 from castream_jax.protocol import get_protocol
 from castream_jax.training.loop import check_classes
@@ -62,6 +62,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     methods = check_methods(model, config.evaluation.methods)
     graphdef, state = nnx.split(model)
     state = replicate(state, mesh)
+    split = split_over_images(mesh) if mesh.size > 1 else None
     begin = time.perf_counter()
 
     # --- accuracy, over all images ---
@@ -82,7 +83,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         Subset(source, chosen),
         mesh,
         "interpretability",
-        lambda b: explain_batch(graphdef, state, b["pixels"], b["label"], methods, protocol),
+        lambda b: explain_batch(graphdef, state, b["pixels"], b["label"], methods, protocol, sharding=split),
     )
     for batch, (predictions, maps, scores) in explaining:
         for i in np.flatnonzero(batch["mask"]):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import castream_jax as castream
-from castream_jax.parallel import data_mesh, replicate, shard_batch
+from castream_jax.parallel import data_mesh, replicate, shard_batch, split_over_images
 
 CURVES = {"I": "insertion_curve", "D": "deletion_curve"}
 
@@ -157,7 +157,15 @@ def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_mode
     one = explain_batch(graphdef, state, batch["pixels"], batch["label"], *arguments)
     mesh = data_mesh(jax.devices()[:devices])
     sharded = shard_batch(batch, mesh)
-    inputs = graphdef, replicate(state, mesh), sharded["pixels"], sharded["label"], *arguments
+    inputs = (
+        graphdef,
+        replicate(state, mesh),
+        sharded["pixels"],
+        sharded["label"],
+        *arguments,
+        32,
+        split_over_images(mesh),
+    )
     for ours, reference in zip(jax.tree.leaves(explain_batch(*inputs)), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-6)
     hlo = explain_batch.lower(*inputs).compile().as_text() or ""

@@ -1,0 +1,81 @@
+"""What every attribution method is given: one batch of images, its trunk pass already done."""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from castream_jax.model import Model
+from castream_jax.protocol import Protocol
+from castream_jax.stream import Stages
+
+
+class Inputs:
+    """A batch to explain.
+
+    Attributes:
+        model: backbone with heads.
+        pixels: `[B, H, W, 3]` in [0, 1].
+        labels: ground-truth classes `[B]`.
+        protocol: the choices.
+        chunk: masked images per trunk pass, at most.
+        stages: S0 … SL.
+        query: class whose CLS token a class-specific stream starts from, `[B]`.
+        features: the target features `[B, h, w, d]` that class activation maps weigh.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pixels: Float[Array, "b height width 3"],
+        labels: Int[Array, " b"],
+        protocol: Protocol,
+        chunk: int,
+    ):
+        """Does the one trunk pass."""
+        self.model, self.pixels, self.labels, self.protocol, self.chunk = model, pixels, labels, protocol, chunk
+        backbone = model.backbone
+        last = len(backbone.stage_dims) - 1
+        stage = last if protocol.target_stage is None else protocol.target_stage
+        self.stages: Stages
+        self._with_target: Callable[[Array], Stages]
+        if stage == last and protocol.target_features == "residual":
+            self.stages, self.features, complete = backbone.stages_and_target(pixels)
+            self._with_target = lambda target: (*self.stages[:-1], complete(target))
+        else:
+            self.stages = backbone.stages(pixels)
+            self.features = self.stages[stage]
+            if stage == last:
+                self._with_target = lambda target: (*self.stages[:-1], target)
+            else:
+                self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
+        self.query = model.predicted_class(self.stages)
+
+    @functools.cached_property
+    def logits(self) -> dict[str, Float[Array, "b k"]]:
+        """Logits of each head on the images."""
+        return self.model.logits(self.stages, self.query)
+
+    def classes(self, head: str) -> Int[Array, " b"]:
+        """The class that is explained under `head`, per image."""
+        return self.labels if self.protocol.target_class == "label" else jnp.argmax(self.logits[head], axis=-1)
+
+    def class_logit(self, head: str, target: Float[Array, "b h w d"]) -> Float[Array, " b"]:
+        """Each image's logit of its class under `head`, as a function of the target features.
+
+        From the last stage on, this is the head and the classifier; from an earlier one, the rest of the trunk too.
+        """
+        logits = self.model.backbone.classify(self.model.heads[head](self._with_target(target), self.query)[0])
+        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]
+
+    def gradient(self, head: str) -> Float[Array, "b h w d"]:
+        """Derivative of each image's class logit with respect to its own target features."""
+        return self._gradients(head)
+
+    @functools.cached_property
+    def _gradients(self) -> Callable[[str], Float[Array, "b h w d"]]:
+        return functools.cache(
+            lambda head: jax.grad(lambda target: self.class_logit(head, target).sum())(self.features)
+        )
