@@ -42,6 +42,7 @@ def base_config() -> Config:
             "name": "resnet50",
             "weights": "",  # file, or name of weights ("imagenet1k_v1"); empty only when the backbone itself is trained
             "num_classes": 1000,
+            "dtype": "float32",  # type the trunk computes in; or "bfloat16"
             "taps": "official",  # feature maps that streams read; or "stages", see Backbone
         }
     )

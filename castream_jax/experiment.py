@@ -18,7 +18,7 @@ def open_backbone(config: Config) -> Backbone:
     name, weights = config.backbone.name, config.backbone.weights
     num_classes, taps = config.backbone.num_classes, config.backbone.taps
     if weights:
-        return load_backbone(name, weights, num_classes=num_classes, taps=taps)
+        return load_backbone(name, weights, num_classes=num_classes, taps=taps, dtype=config.backbone.dtype)
     if config.train.target == "streams":
         raise ValueError(
             f"config.backbone.weights is empty: a stream is trained beside a pretrained {name}; "

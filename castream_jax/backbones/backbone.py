@@ -16,6 +16,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Taps: TypeAlias = Literal["official", "stages"] | Sequence[int]
 
 
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+
 class Backbone(nnx.Module):
     """A convolutional trunk with its classifier, decomposed at the stages the stream reads (paper, eq. 8).
 
@@ -30,7 +33,10 @@ class Backbone(nnx.Module):
         stage_dims: channels of S0 … SL.
         stride: pixels per position of the last stage, in each direction.
         mean, std: per-channel normalisation of pixels in [0, 1].
+        dtype: type that the trunk computes in. Parameters, stages, heads and the classifier are float32 whatever it is.
     """
+
+    dtype: Dtype = "float32"
 
     def __init__(
         self,
@@ -106,7 +112,7 @@ class Backbone(nnx.Module):
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "
                 f"got {pixels.shape[1]} x {pixels.shape[2]}: resize them first."
             )
-        return self.normalise(pixels)
+        return self.normalise(pixels).astype(self.dtype)
 
     def _run(
         self, parts: Sequence[Callable[[Array], Array]], x: Array, offsets: Mapping[int, Array] | None = None
@@ -117,12 +123,12 @@ class Backbone(nnx.Module):
         for number, part in enumerate(parts):
             x = part(x)
             if number in at_boundary:
-                x = x + at_boundary[number]
+                x = x + at_boundary[number].astype(x.dtype)
             boundaries.append(x)
         return boundaries
 
     def _taken(self, boundaries: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(boundaries[tap] for tap in self.taps)
+        return tuple(boundaries[tap].astype(jnp.float32) for tap in self.taps)
 
     @abc.abstractmethod
     def _parts(self) -> Sequence[Callable[[Array], Array]]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, Sequential, batch_norm, linear
+from castream_jax.backbones.layers import Conv, Sequential, batch_norm, conv_norm, linear
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -27,8 +27,8 @@ class CifarBlock(nnx.Module):
         self.bn2 = batch_norm(width, rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = jax.nn.relu(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
         x = x[:, :: self.stride, :: self.stride]
         half = self.extra_channels // 2
         return jax.nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (half, half))))
@@ -53,7 +53,7 @@ class CifarResNet(Backbone):
         return [self._stem, *(getattr(self, f"layer{number}") for number in (1, 2, 3))]
 
     def _stem(self, inputs: Float[Array, "b h w 3"]) -> Float[Array, "b h w 16"]:
-        return jax.nn.relu(self.bn1(self.conv1(inputs)))
+        return jax.nn.relu(conv_norm(self.conv1, self.bn1, inputs))
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.linear(representation)

@@ -38,7 +38,7 @@ class ConvNextBlock(nnx.Module):
 
     def add(self, x: Float[Array, "b h w d"], residual: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         """The block's output: its input plus the residual branch, scaled per channel."""
-        return x + self.layer_scale[...][None] * residual
+        return x + self.layer_scale[...][None].astype(x.dtype) * residual
 
 
 class ConvNext(Backbone):
@@ -86,7 +86,8 @@ class ConvNext(Backbone):
         x = boundaries[-1]
         for block in blocks:
             x = block(x)
-        residual = last_block.block(x)
+        residual = last_block.block(x).astype(jnp.float32)
+        x = x.astype(jnp.float32)
         boundaries.append(last_block.add(x, residual))
         return self._taken(boundaries), residual, lambda features: last_block.add(x, features)
 

@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, Sequential, batch_norm, identity, linear
+from castream_jax.backbones.layers import Conv, ConvNorm, Sequential, batch_norm, identity, linear
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -97,7 +97,7 @@ class EfficientNet(Backbone):
         dims = [*widths, 4 * widths[-1]]
         super().__init__(name, num_classes=num_classes, boundary_dims=dims, stride=32, taps=taps)
         normalised = functools.partial(_conv_norm, scaling=scaling, rngs=rngs)
-        features = [normalised(3, widths[0], 3, stride=2)]
+        features: list[Sequential] = [normalised(3, widths[0], 3, stride=2)]
         for stage, in_features, width in zip(_STAGES, widths[:-1], widths[1:], strict=True):
             blocks = [MBConv(in_features, width, stage, stage.stride, scaling, rngs)]
             extra = math.ceil(stage.depth * scaling.depth) - 1
@@ -123,11 +123,11 @@ def _conv_norm(
     activation: bool = True,
     scaling: Scaling,
     rngs: nnx.Rngs,
-) -> Sequential:
+) -> ConvNorm:
     """Convolution, BatchNorm and, unless told otherwise, SiLU."""
     conv = Conv(in_features, out_features, kernel_size, stride=stride, groups=groups, rngs=rngs)
     norm = batch_norm(out_features, rngs, epsilon=scaling.epsilon, momentum=scaling.momentum)
-    return Sequential([conv, norm, jax.nn.silu if activation else identity])
+    return ConvNorm([conv, norm, jax.nn.silu] if activation else [conv, norm])
 
 
 def _multiple_of_8(width: float) -> int:

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, Sequential, batch_norm, linear, max_pool
+from castream_jax.backbones.layers import Conv, ConvNorm, Sequential, batch_norm, conv_norm, linear, max_pool
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -27,8 +27,8 @@ class BasicBlock(nnx.Module):
         self.downsample = projection_shortcut(in_features, width, stride, rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = jax.nn.relu(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
         return jax.nn.relu(y + shortcut(self.downsample, x))
 
 
@@ -62,21 +62,21 @@ class Bottleneck(nnx.Module):
         self.downsample = projection_shortcut(in_features, out_features, stride, rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = jax.nn.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = jax.nn.relu(conv_norm(self.conv1, self.bn1, x))
+        y = jax.nn.relu(conv_norm(self.conv2, self.bn2, y))
+        y = conv_norm(self.conv3, self.bn3, y)
         return jax.nn.relu(y + shortcut(self.downsample, x))
 
 
-def projection_shortcut(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> Sequential | None:
+def projection_shortcut(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> ConvNorm | None:
     """1 x 1 convolution and BatchNorm where the block changes shape (option B), nothing elsewhere."""
     if stride == 1 and in_features == out_features:
         return None
     conv = Conv(in_features, out_features, 1, stride=stride, rngs=rngs)
-    return Sequential([conv, batch_norm(out_features, rngs)])
+    return ConvNorm([conv, batch_norm(out_features, rngs)])
 
 
-def shortcut(downsample: Sequential | None, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+def shortcut(downsample: ConvNorm | None, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
     """What is added to the residual branch."""
     return x if downsample is None else downsample(x)
 
@@ -111,7 +111,7 @@ class ResNet(Backbone):
         return [self._stem, *(getattr(self, f"layer{number}") for number in range(1, 5))]
 
     def _stem(self, inputs: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 64"]:
-        return max_pool(jax.nn.relu(self.bn1(self.conv1(inputs))))
+        return max_pool(jax.nn.relu(conv_norm(self.conv1, self.bn1, inputs)))
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.fc(representation)

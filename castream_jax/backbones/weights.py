@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import os
 from pathlib import Path
+from typing import get_args
 import zipfile
 
 from flax import nnx
@@ -14,9 +15,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.backbone import Backbone, Dtype, Taps
 from castream_jax.backbones.download import fetch_weights
 from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.backbones.layers import BatchNorm
 from castream_jax.backbones.registry import create_backbone
 from castream_jax.backbones.safetensors_file import write_safetensors
 from castream_jax.backbones.torch_file import read_torch_file
@@ -124,6 +126,8 @@ def load_backbone(
     taps: Taps | None = None,
     new_classifier: bool = False,
     seed: int = 0,
+    fold_batch_norm: bool = True,
+    dtype: Dtype = "float32",
 ) -> Backbone:
     """A backbone with weights, its parameters allocated once.
 
@@ -135,12 +139,17 @@ def load_backbone(
         taps: see `create_backbone`.
         new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.
         seed: of the new classifier's parameters.
+        fold_batch_norm: in inference, multiply kernels by BatchNorm's factors instead of what the convolutions give;
+            the parameters stay as they are.
+        dtype: type that the trunk computes in, see `Backbone`.
 
     Raises:
         FileNotFoundError: if `weights` is the path of nothing.
         ValueError: if the weights are unreadable, belong to another architecture, or are not published.
         ConnectionError: if published weights cannot be downloaded.
     """
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, got {dtype!r}.")
     backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
     if os.fspath(weights) in BUNDLED_WEIGHTS:
         architecture, file_name = BUNDLED_WEIGHTS[os.fspath(weights)]
@@ -161,6 +170,8 @@ def load_backbone(
         if _only_classifier_differs(backbone, state_dict):
             hint = " Give its num_classes, or new_classifier=True to load_backbone for one drawn anew."
         raise ValueError(f"{weights}: {error}{hint}") from error
+    backbone.dtype = dtype
+    backbone.set_attributes(BatchNorm, folded=fold_batch_norm, raise_if_not_found=False)
     return backbone
 
 

@@ -112,6 +112,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "protocol": {"hash": protocol.hash, **protocol.as_dict()},
         "trunk_fingerprint": fingerprint(model.backbone),
+        "trunk_dtype": model.backbone.dtype,
         "class_names": list(source.class_names),
         "accuracy_images": len(source),
         "images": len(chosen),
