@@ -3,8 +3,9 @@
     python benchmarks/forward.py [--backbones resnet50,convnext_tiny] [--batch 16] [--size 224] [--quick]
 
 The two are warmed up and timed in turn, A B A B …, so that a drift of the machine hits both; the ratio of the medians,
-above 1 where JAX is faster, is what matters. Weights are random, and the same on both sides only in shape. Prints one
-JSON object; without torchvision there are no ratios.
+above 1 where JAX is faster, is what matters. PyTorch is timed in float32, which the ratio is to, and under bfloat16
+autocast. Weights are random, the same on both sides only in shape. Prints one JSON object; without torchvision there
+are no ratios.
 """
 
 # PyTorch is for comparison, where it is installed.
@@ -69,7 +70,8 @@ def measure(name: str, pixels: np.ndarray, rounds: int) -> dict[str, float]:
     compiled, seconds = jax_forward(name, pixels)
     sides: dict[str, Callable[[], object]] = {"jax": compiled}
     if torchvision is not None and not name.startswith("cifar"):
-        sides["torch"] = torch_forward(name, pixels)
+        sides["torch"] = torch_forward(name, pixels, autocast=False)
+        sides["torch_bfloat16"] = torch_forward(name, pixels, autocast=True)
     for function in sides.values():
         function()
         function()
@@ -103,7 +105,7 @@ def jax_forward(name: str, pixels: np.ndarray) -> tuple[Callable[[], object], di
     return lambda: jax.block_until_ready(compiled(trunk, on_device)), {k: round(v, 2) for k, v in seconds.items()}
 
 
-def torch_forward(name: str, pixels: np.ndarray) -> Callable[[], object]:
+def torch_forward(name: str, pixels: np.ndarray, *, autocast: bool) -> Callable[[], object]:
     """torchvision's forward pass, normalisation included, on the device that JAX uses."""
     assert torch is not None
     assert torchvision is not None
@@ -114,7 +116,8 @@ def torch_forward(name: str, pixels: np.ndarray) -> Callable[[], object]:
 
     @torch.inference_mode()
     def run() -> None:
-        model((images - mean) / std).cpu()
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            model((images - mean) / std).cpu()
 
     return run
 
