@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from castream_jax.config import Config
+from castream_jax.config import Config, open_config
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
 _LOCATIONS = {"data.path", "data.num_threads", "backbone.weights", "train.log_every", "train.checkpoint_every"}
@@ -29,8 +29,8 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
     workdir = Path(workdir).resolve()
     path = workdir / "config.json"
     if path.exists():
-        there = dict(_flatten(_trained_part(json.loads(path.read_text()))))
-        here = dict(_flatten(_trained_part(json.loads(config.to_json()))))
+        # Opened as a config, a field that is younger than the workdir has its default.
+        there, here = (dict(_flatten(_trained_part(json.loads(c.to_json())))) for c in (open_config(path), config))
         different = [
             f"{field} ({there.get(field, 'absent')!r} there, {here.get(field, 'absent')!r} here)"
             for field in sorted(there.keys() | here.keys())
