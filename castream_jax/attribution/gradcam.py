@@ -1,8 +1,8 @@
 """Grad-CAM and its family, from the head's derivative alone.
 
 `F` are the target features `[h, w, d]` of one image, `g = d logit / d F` the derivative of its class's logit. From the
-last stage on, the logits depend on `F` only through the head, so `g` needs no backward pass through the trunk. Under GAP
-it is constant over positions, and Grad-CAM, XGrad-CAM and HiResCAM agree; under a stream it also runs through the
+last stage on, the logits depend on `F` only through the head, so `g` needs no backward pass through the trunk. Under
+GAP it is constant over positions, and Grad-CAM, XGrad-CAM and HiResCAM agree; under a stream it also runs through the
 attention's softmax.
 """
 

@@ -33,7 +33,7 @@ _METHOD_TITLES = {
     "ones": "All ones",
 }
 # What the numbers after a method's name count, where the title can say it.
-_NUMBER_TITLES = dict.fromkeys(("attention", "attention_logits"), ("S{}", "attention head {}"))
+_NUMBER_TITLES = {method: ("S{}", "attention head {}") for method in ("attention", "attention_logits")}
 
 
 class Column(NamedTuple):
