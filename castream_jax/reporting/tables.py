@@ -33,7 +33,9 @@ _METHOD_TITLES = {
     "ones": "All ones",
 }
 # What the numbers after a method's name count, where the title can say it.
-_NUMBER_TITLES = {method: ("S{}", "attention head {}") for method in ("attention", "attention_logits")}
+_NUMBER_TITLES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("attention", "attention_logits"), ("S{}", "attention head {}")
+)
 
 
 class Column(NamedTuple):
