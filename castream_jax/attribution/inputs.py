@@ -39,18 +39,22 @@ class Inputs:
         backbone = model.backbone
         last = len(backbone.stage_dims) - 1
         stage = last if protocol.target_stage is None else protocol.target_stage
-        self.stages: Stages
+        # From the target features to S0 … SL, and from derivatives with respect to these back to the target's.
         self._with_target: Callable[[Array], Stages]
-        if stage == last and protocol.target_features == "residual":
-            self.stages, self.features, complete = backbone.stages_and_target(pixels)
-            self._with_target = lambda target: (*self.stages[:-1], complete(target))
-        else:
-            self.stages = backbone.stages(pixels)
-            self.features = self.stages[stage]
-            if stage == last:
-                self._with_target = lambda target: (*self.stages[:-1], target)
+        self._pull_back: Callable[[Stages], tuple[Array]]
+        if stage == last:
+            if protocol.target_features == "residual":
+                self.stages, self.features, complete = backbone.stages_and_target(pixels)
             else:
-                self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
+                self.stages = backbone.stages(pixels)
+                self.features, complete = self.stages[-1], lambda target: target
+            self._with_target = lambda target: (*self.stages[:-1], complete(target))
+            _, self._pull_back = jax.vjp(self._with_target, self.features)
+        else:
+            zero = jnp.zeros_like(jax.eval_shape(backbone.stages, pixels)[stage])
+            self.stages, self._pull_back = jax.vjp(lambda offset: backbone.stages(pixels, {stage: offset}), zero)
+            self.features = self.stages[stage]
+            self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
         self.query = model.predicted_class(self.stages)
 
     @functools.cached_property
@@ -67,8 +71,7 @@ class Inputs:
 
         From the last stage on, this is the head and the classifier; from an earlier one, the rest of the trunk too.
         """
-        logits = self.model.backbone.classify(self.model.heads[head](self._with_target(target), self.query)[0])
-        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]
+        return self._class_logit(head, self._with_target(target))
 
     def gradient(self, head: str) -> Float[Array, "b h w d"]:
         """Derivative of each image's class logit with respect to its own target features."""
@@ -76,6 +79,12 @@ class Inputs:
 
     @functools.cached_property
     def _gradients(self) -> Callable[[str], Float[Array, "b h w d"]]:
-        return functools.cache(
-            lambda head: jax.grad(lambda target: self.class_logit(head, target).sum())(self.features)
-        )
+        def gradient(head: str) -> Array:
+            of_stages = jax.grad(lambda stages: self._class_logit(head, stages).sum())(self.stages)
+            return self._pull_back(of_stages)[0]
+
+        return functools.cache(gradient)
+
+    def _class_logit(self, head: str, stages: Stages) -> Float[Array, " b"]:
+        logits = self.model.backbone.classify(self.model.heads[head](stages, self.query)[0])
+        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]
