@@ -41,7 +41,10 @@ def centre(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
 
 @register_method("ones", finished=True)
 def ones(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
-    """One everywhere: masking by it changes nothing. `inverted-ones` masks everything."""
+    """One everywhere: masking by it changes nothing. `inverted-ones` masks everything.
+
+    AD and AG are 0 up to rounding; AI, which counts the smallest increase as a whole one, counts the rounding.
+    """
     return dict.fromkeys(inputs.model.heads, jnp.ones(inputs.features.shape[:3]))
 
 

@@ -32,13 +32,12 @@ def gradcampp(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     maps = {}
     for head in inputs.model.heads:
         g = inputs.gradient(head)
-        # alpha = 1 / (2 + third), which needs no powers of g where it can do without: they underflow.
+        # alpha = 1 / (2 + third): powers of g, which underflow, only where they are needed.
         if inputs.protocol.gradcampp_sum == "a*g3":
-            defined, third = g != 0, inputs.features.sum((1, 2), keepdims=True) * g
+            third = inputs.features.sum((1, 2), keepdims=True) * g
         else:
-            defined = g**2 >= jnp.finfo(g.dtype).tiny
             third = _ratio((inputs.features * g**3).sum((1, 2), keepdims=True), g**2)
-        alpha = jnp.where(defined, _ratio(jnp.ones_like(g), 2 + third), 0)
+        alpha = _ratio(jnp.ones_like(g), 2 + third)
         maps[head] = weighted(inputs.features, (alpha * jax.nn.relu(g)).sum((1, 2)))
     return maps
 
@@ -81,6 +80,5 @@ def weighted(features: Float[Array, "b h w d"], weights: Float[Array, "b d"]) ->
 
 
 def _ratio(numerator: Float[Array, "*n"], denominator: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """0 where the denominator is 0, or so small that a processor may take it for 0."""
-    defined = jnp.abs(denominator) >= jnp.finfo(denominator.dtype).tiny
-    return jnp.where(defined, numerator / jnp.where(defined, denominator, 1), 0)
+    """0 where the denominator is 0."""
+    return jnp.where(denominator != 0, numerator / jnp.where(denominator != 0, denominator, 1), 0)
