@@ -15,7 +15,7 @@ import numpy as np
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.registry import METHODS, check_method, scores_of_method
 from castream_jax.attribution.saliency import min_max, upsample
-from castream_jax.chunks import DEFAULT_CHUNK
+from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
@@ -31,7 +31,7 @@ def attribute(
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
     *,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
 ) -> Maps:
     """Saliency maps of each head by each method.
 
@@ -42,6 +42,7 @@ def attribute(
         methods: names from `castream_jax.attribution.METHODS`.
         protocol: name or `Protocol`.
         chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
+            By default, what `castream_jax.chunks.chunk_for` finds.
 
     Returns:
         `{(head, method): [B, h, w]}` in [0, 1], at the resolution of the target features unless the method or
@@ -54,6 +55,8 @@ def attribute(
     graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
     names = check_methods(model, methods)
+    if chunk is None:
+        chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
     return _attribute(graphdef, state, pixels, labels, names, get_protocol(protocol), chunk, sharding_of(pixels))
 
 
@@ -77,16 +80,18 @@ def _attribute(
 def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
     """`attribute`, the trunk pass done; traceable."""
     return {
-        (head, method): scores if METHODS[method.split(":")[0]].finished else _to_map(scores, inputs)
+        (head, method): scores if METHODS[method.split(":")[0]].finished else to_map(scores, inputs)
         for method in methods
         for head, scores in scores_of_method(method, inputs).items()
     }
 
 
-def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+def to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+    """Scores as a saliency map in [0, 1], at the size that the protocol's order of steps gives."""
     if inputs.protocol.map_order == "resize_then_min_max":
         scores = upsample(scores, *inputs.pixels.shape[1:3])
-    return min_max(scores)
+    # XLA may compute the scores once for their minimum and once more, with other rounding, for what it is taken from.
+    return jnp.clip(min_max(scores), 0, 1)
 
 
 def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
@@ -100,6 +105,11 @@ def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
     ):
         raise ValueError("Raw attention needs a model with a CrossAttentionStream among its heads.")
     return tuple(methods)
+
+
+def needs_chunk(methods: Sequence[str]) -> bool:
+    """Whether any of `methods` reads `Inputs.chunk`."""
+    return any(METHODS[method.split(":")[0]].chunked for method in methods)
 
 
 def check_labels(model: Model, pixels: Array | np.ndarray, labels: Array | np.ndarray) -> Int[Array, " b"]:

@@ -14,20 +14,22 @@ Function = Callable[..., dict[str, Float[Array, "b h w"]]]
 
 
 class Method(NamedTuple):
-    """A registered function; `finished` if its maps are in [0, 1] as they are and must not be brought there."""
+    """A registered function; `finished` if its maps are in [0, 1] as they are, `chunked` if it reads `Inputs.chunk`."""
 
     function: Function
     finished: bool
+    chunked: bool
 
 
 METHODS: dict[str, Method] = {}
 
 
-def register_method(name: str, *, finished: bool = False) -> Callable[[Function], Function]:
+def register_method(name: str, *, finished: bool = False, chunked: bool = False) -> Callable[[Function], Function]:
     """Makes `attribute(…, methods=(name,))` call the decorated function.
 
     The function takes `Inputs`, and the integers that follow the name after colons, if it takes any; it returns
     `{head: scores [B, h, w]}`, from which `attribute` makes maps in [0, 1] unless they are `finished`.
+    Only for a `chunked` one is the default of `Inputs.chunk` worked out, which takes a compilation.
 
     Raises:
         ValueError: if the name is taken.
@@ -36,7 +38,7 @@ def register_method(name: str, *, finished: bool = False) -> Callable[[Function]
     def register(function: Function) -> Function:
         if name in METHODS:
             raise ValueError(f"There is already an attribution method {name!r}: choose another name.")
-        METHODS[name] = Method(function, finished)
+        METHODS[name] = Method(function, finished, chunked)
         return function
 
     return register
