@@ -72,6 +72,7 @@ def base_config() -> Config:
             "protocol": "castream",
             "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
             "gallery": 24,  # images shown in the report
+            "memory_mib": 0,  # of each device, for masked images; 0: 1 GiB of a CPU's, a quarter of an accelerator's
         }
     )
     return config.lock()

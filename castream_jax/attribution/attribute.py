@@ -15,7 +15,7 @@ import numpy as np
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.registry import METHODS, parse_method
 from castream_jax.attribution.saliency import min_max, upsample
-from castream_jax.chunks import DEFAULT_CHUNK
+from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
@@ -30,7 +30,7 @@ def attribute(
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
     *,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
 ) -> Maps:
     """Saliency maps of each head by each method.
 
@@ -42,6 +42,7 @@ def attribute(
             `"attention:2"`; `"inverted-"` before any of them asks for one minus its map.
         protocol: name or `Protocol`.
         chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
+            By default, what `castream_jax.chunks.chunk_for` finds.
 
     Returns:
         `{(head, method): [B, h, w]}` in [0, 1], at the resolution of the target features unless the method or
@@ -55,6 +56,8 @@ def attribute(
     labels = check_labels(model, pixels, labels)
     protocol = get_protocol(protocol)
     names = check_methods(model, methods, protocol)
+    if chunk is None:
+        chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
     return _attribute(graphdef, state, pixels, labels, names, protocol, chunk, sharding_of(pixels))
 
 
@@ -84,15 +87,17 @@ def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
         if not scores_of_heads:
             raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(inputs.model.heads)}).")
         for head, scores in scores_of_heads.items():
-            saliency = scores if method.finished else _to_map(scores, inputs)
+            saliency = scores if method.finished else to_map(scores, inputs)
             maps[head, text] = 1 - saliency if inverted else saliency
     return maps
 
 
-def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+def to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+    """Scores as a saliency map in [0, 1], at the size that the protocol's order of steps gives."""
     if inputs.protocol.map_order == "resize_then_min_max":
         scores = upsample(scores, *inputs.pixels.shape[1:3])
-    return min_max(scores)
+    # XLA may compute the scores once for their minimum and once more, with other rounding, for what it is taken from.
+    return jnp.clip(min_max(scores), 0, 1)
 
 
 def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
@@ -110,6 +115,11 @@ def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> t
         if method.check is not None:
             method.check(model, protocol, *numbers)
     return tuple(methods)
+
+
+def needs_chunk(methods: Sequence[str]) -> bool:
+    """Whether any of `methods` reads `Inputs.chunk`."""
+    return any(parse_method(text).method.chunked for text in methods)
 
 
 def check_labels(model: Model, pixels: Array | np.ndarray, labels: Array | np.ndarray) -> Int[Array, " b"]:

@@ -1,6 +1,6 @@
 """What every attribution method is given: one batch of images, its trunk pass already done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 
 import jax
@@ -65,6 +65,13 @@ class Inputs:
     def classes(self, head: str) -> Int[Array, " b"]:
         """The class that is explained under `head`, per image."""
         return self.labels if self.protocol.target_class == "label" else jnp.argmax(self.logits[head], axis=-1)
+
+    def of_class(self, values: Mapping[str, Float[Array, "n k"]], images: Int[Array, " n"]) -> Float[Array, "n heads"]:
+        """Of each head's `values`, one row for each of `images`, that of the class which the head explains there."""
+        columns = [
+            jnp.take_along_axis(values[head], self.classes(head)[images][:, None], axis=1) for head in self.model.heads
+        ]
+        return jnp.concatenate(columns, axis=1)
 
     def class_logit(self, head: str, target: Float[Array, "b h w d"]) -> Float[Array, " b"]:
         """Each image's logit of its class under `head`, as a function of the target features.

@@ -18,10 +18,11 @@ INVERTED = "inverted-"
 
 
 class Method(NamedTuple):
-    """A registered function; `finished` if its maps are in [0, 1] as they are and must not be brought there."""
+    """A registered function; `finished` if its maps are in [0, 1] as they are, `chunked` if it reads `Inputs.chunk`."""
 
     function: Function
     finished: bool
+    chunked: bool
     check: Check | None
 
 
@@ -36,7 +37,9 @@ class Call(NamedTuple):
 METHODS: dict[str, Method] = {}
 
 
-def register_method(name: str, *, finished: bool = False, check: Check | None = None) -> Callable[[Function], Function]:
+def register_method(
+    name: str, *, finished: bool = False, chunked: bool = False, check: Check | None = None
+) -> Callable[[Function], Function]:
     """Makes `attribute(…, methods=(name,))` call the decorated function.
 
     The function takes `Inputs`, and the integers that follow the name after colons, if it takes any; it returns
@@ -46,6 +49,7 @@ def register_method(name: str, *, finished: bool = False, check: Check | None = 
     Args:
         name: the new name.
         finished: the scores are maps in [0, 1] as they are.
+        chunked: the function reads `Inputs.chunk`, whose default takes a compilation to work out.
         check: called with model, protocol and the numbers before anything is computed; raises a ValueError where the
             method has no map for them.
 
@@ -58,7 +62,7 @@ def register_method(name: str, *, finished: bool = False, check: Check | None = 
     def register(function: Function) -> Function:
         if name in METHODS:
             raise ValueError(f"There is already an attribution method {name!r}: choose another name.")
-        METHODS[name] = Method(function, finished, check)
+        METHODS[name] = Method(function, finished, chunked, check)
         return function
 
     return register

@@ -18,7 +18,7 @@ import numpy as np
 
 from castream_jax.attribution import upsample
 from castream_jax.attribution.attribute import check_labels
-from castream_jax.chunks import DEFAULT_CHUNK, map_chunks
+from castream_jax.chunks import chunk_for, map_chunks
 from castream_jax.metrics import causal, masking
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
@@ -35,7 +35,7 @@ def score(
     maps: Maps,
     protocol: str | Protocol = "castream",
     *,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
 ) -> dict[Key, dict[str, Float[Array, " b"]]]:
     """Interpretability metrics of each map, each measured with the head the map belongs to.
 
@@ -45,7 +45,8 @@ def score(
         labels: ground-truth classes `[B]`; unused where the protocol scores the predicted class.
         maps: `{(head, method): [B, h, w]}` in [0, 1], as `attribute` returns; upsampled to the image's size.
         protocol: name or `Protocol`.
-        chunk: masked images per trunk pass, at most; bounds the memory, not the numbers.
+        chunk: masked images per trunk pass, at most; bounds the memory, not the numbers. By default, what
+            `castream_jax.chunks.chunk_for` finds.
 
     Returns:
         `{(head, method): {"AD", "AG", "AI", "I", "D": [B], "p", "o": [B], "insertion_curve",
@@ -66,6 +67,7 @@ def score(
             )
     graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
+    chunk = chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk
     return _score(graphdef, state, pixels, labels, dict(maps), get_protocol(protocol), chunk, sharding_of(pixels))
 
 
