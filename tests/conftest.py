@@ -71,7 +71,7 @@ def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
     """Configs of a training small enough for tests, with `section={field: value}` overrides."""
 
