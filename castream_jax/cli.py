@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
-        print("\ncastream: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CASTREAM_TRACEBACK"):
@@ -149,9 +149,13 @@ def _start() -> None:
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:
+    import jax
     from rich.console import Console
 
     from castream_jax.reporting import metric_table, write_report
+
+    if jax.process_index() != 0:
+        return  # the first process speaks for all
 
     Console().print(metric_table(summary))
     print(write_report(Path(workdir).resolve()))

@@ -97,7 +97,7 @@ def torchvision() -> ModuleType:
         return pytest.importorskip("torchvision")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
     """Configs of a training small enough for tests, with `section={field: value}` overrides."""
 

@@ -154,7 +154,7 @@ def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_mode
     batch = {"pixels": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": rng.integers(0, 10, 8).astype(np.int32)}
     graphdef, state = nnx.split(small_model)
     arguments = ("gradcam", "attention"), castream.get_protocol("castream")
-    one = explain_batch(graphdef, state, batch["pixels"], batch["label"], *arguments)
+    one = explain_batch(graphdef, state, batch["pixels"], batch["label"], *arguments, 32)
     mesh = data_mesh(jax.devices()[:devices])
     sharded = shard_batch(batch, mesh)
     inputs = (
