@@ -1,6 +1,6 @@
 """Saliency maps of every head from one trunk pass."""
 
-from castream_jax.attribution import attention, gradcam  # noqa: F401 - they register their methods
+from castream_jax.attribution import attention, baselines, cam, gradcam  # noqa: F401 - they register their methods
 from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.registry import METHODS, register_method

@@ -13,13 +13,12 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import METHODS, check_method, scores_of_method
+from castream_jax.attribution.registry import METHODS, parse_method
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.chunks import DEFAULT_CHUNK
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream
 
 Maps = dict[tuple[str, str], Float[Array, "b h w"]]
 
@@ -39,7 +38,8 @@ def attribute(
         model: backbone with heads.
         pixels: `[B, H, W, 3]` in [0, 1]; where they are split over devices, each explains its own.
         labels: ground-truth classes `[B]`; unused where the protocol explains the predicted class.
-        methods: names from `castream_jax.attribution.METHODS`.
+        methods: names from `castream_jax.attribution.METHODS`, where a method takes numbers followed by them, as in
+            `"attention:2"`; `"inverted-"` before any of them asks for one minus its map.
         protocol: name or `Protocol`.
         chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
 
@@ -48,13 +48,14 @@ def attribute(
         protocol has another.
 
     Raises:
-        ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or
-            raw attention of a model without a stream.
+        ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or a
+            method or target stage that the model does not have.
     """
     graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
-    names = check_methods(model, methods)
-    return _attribute(graphdef, state, pixels, labels, names, get_protocol(protocol), chunk, sharding_of(pixels))
+    protocol = get_protocol(protocol)
+    names = check_methods(model, methods, protocol)
+    return _attribute(graphdef, state, pixels, labels, names, protocol, chunk, sharding_of(pixels))
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk", "sharding"))
@@ -76,11 +77,16 @@ def _attribute(
 
 def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
     """`attribute`, the trunk pass done; traceable."""
-    return {
-        (head, method): scores if METHODS[method.split(":")[0]].finished else _to_map(scores, inputs)
-        for method in methods
-        for head, scores in scores_of_method(method, inputs).items()
-    }
+    maps = {}
+    for text in methods:
+        method, numbers, inverted = parse_method(text)
+        scores_of_heads = method.function(inputs, *numbers)
+        if not scores_of_heads:
+            raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(inputs.model.heads)}).")
+        for head, scores in scores_of_heads.items():
+            saliency = scores if method.finished else _to_map(scores, inputs)
+            maps[head, text] = 1 - saliency if inverted else saliency
+    return maps
 
 
 def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
@@ -89,16 +95,20 @@ def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2
     return min_max(scores)
 
 
-def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
-    """`methods` as a tuple, or a ValueError that names what is wrong."""
+def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+    """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
     if not methods:
         raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
-    for method in methods:
-        check_method(method)
-    if all(method.startswith("attention") for method in methods) and not any(
-        isinstance(head, CrossAttentionStream) for head in model.heads.values()
-    ):
-        raise ValueError("Raw attention needs a model with a CrossAttentionStream among its heads.")
+    last = len(model.backbone.stage_dims) - 1
+    if protocol.target_stage is not None and not 0 <= protocol.target_stage <= last:
+        raise ValueError(
+            f"Protocol {protocol.name!r} has target_stage={protocol.target_stage}: "
+            f"the stages of {model.backbone.name} are 0 … {last}."
+        )
+    for text in methods:
+        method, numbers, _ = parse_method(text)
+        if method.check is not None:
+            method.check(model, protocol, *numbers)
     return tuple(methods)
 
 

@@ -59,7 +59,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     source = open_source(config.data, "test")
     check_classes(source.class_names, config.backbone.num_classes)
     model = restore_model(config, workdir, mesh=mesh)
-    methods = check_methods(model, config.evaluation.methods)
+    methods = check_methods(model, config.evaluation.methods, protocol)
     graphdef, state = nnx.split(model)
     state = replicate(state, mesh)
     split = split_over_images(mesh) if mesh.size > 1 else None
