@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pytorch_models import Network, normalise
 from pytorch_official import EPSILON, ROWS_PER_STEP, Results, blur
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def evaluate(
     on_blurred, on_empty = probabilities(lambda j: blurred[j]), probabilities(lambda j: empty[j])
 
     def score(maps: torch.Tensor) -> dict[str, torch.Tensor]:
-        saliency = F.interpolate(maps, (height, width), mode="bilinear")
+        saliency = functional.interpolate(maps, (height, width), mode="bilinear")
         o = probabilities(lambda j: normalise(pixels[j] * saliency[j]))[:, 0]
         order = saliency.flatten(1).argsort(dim=1, stable=True).flip(1)
         ranks = order.argsort(dim=1).reshape(saliency.shape)
@@ -80,7 +80,7 @@ def evaluate(
         small = features.flatten(0, 1)[:, None]
 
         def masked(j: torch.Tensor) -> torch.Tensor:
-            mask = min_max(F.interpolate(small[j], (height, width), mode="bilinear", align_corners=True))
+            mask = min_max(functional.interpolate(small[j], (height, width), mode="bilinear", align_corners=True))
             return normalise(pixels[j // channels] * mask)
 
         return probabilities(masked, channels)
@@ -109,3 +109,9 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Each of `[B, 1, h, w]` scaled to [0, 1]; zeros where it is constant."""
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low + EPSILON)
+
+
+def prepare(network: Network) -> Network:
+    """Frozen, in channels-last memory."""
+    network.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network

@@ -9,7 +9,7 @@ Importing this needs torch and torchvision; the latter also where it lacks its c
 import numpy as np
 import torch
 from torch import nn
-import torch.nn.functional as F
+from torch.nn import functional
 
 try:
     import torchvision
@@ -92,18 +92,18 @@ class CifarBlock(nn.Module):
 
     def __init__(self, in_features: int, width: int, stride: int):
         super().__init__()
-        self.stride, self.half = stride, (width - in_features) // 2
+        self.stride, self.padding = stride, (width - in_features) // 2
         self.conv1 = nn.Conv2d(in_features, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         if self.stride > 1:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.half, self.half))
-        return F.relu(y + x)
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        return functional.relu(y + x)
 
 
 class CifarResNet(nn.Module):
@@ -115,9 +115,9 @@ class CifarResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(16)
         widths, count = (16, 16, 32, 64), (depth - 2) // 6
         for number in (1, 2, 3):
-            width = widths[number]
-            first = CifarBlock(widths[number - 1], width, stride=1 if number == 1 else 2)
-            setattr(self, f"layer{number}", nn.Sequential(first, *(CifarBlock(width, width, 1) for _ in range(count - 1))))
+            blocks = [CifarBlock(widths[number - 1], widths[number], stride=1 if number == 1 else 2)]
+            blocks += [CifarBlock(widths[number], widths[number], stride=1) for _ in range(count - 1)]
+            setattr(self, f"layer{number}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, num_classes)
 
 

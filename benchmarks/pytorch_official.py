@@ -15,7 +15,7 @@ import numpy as np
 from pytorch_models import Network, denormalise, normalise
 import scipy.ndimage
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 EPSILON = sys.float_info.epsilon
 MASKS_PER_PASS = 128  # of Score-CAM, whatever the network
@@ -83,7 +83,7 @@ def gradcampp_weights(gradient: torch.Tensor, features: torch.Tensor) -> torch.T
     square, cube = gradient**2, gradient**3
     alpha = square / (2 * square + features.sum((1, 2), keepdim=True) * cube + EPSILON)
     alpha = torch.where(gradient != 0, alpha, torch.zeros_like(alpha))
-    return (F.relu(gradient) * alpha).sum((1, 2), keepdim=True)
+    return (functional.relu(gradient) * alpha).sum((1, 2), keepdim=True)
 
 
 WEIGHTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -97,7 +97,7 @@ def scorecam_weights(
     network: Network, features: torch.Tensor, image: torch.Tensor, label: torch.Tensor
 ) -> torch.Tensor:
     """All masks of the one image are enlarged at once and scored 128 at a time; features `[1, C, h, w]`."""
-    masks = F.interpolate(features, image.shape[2:], mode="bilinear", align_corners=True)
+    masks = functional.interpolate(features, image.shape[2:], mode="bilinear", align_corners=True)
     low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
     masks = (masks - low) / (high - low + EPSILON)
     probabilities = []
@@ -113,7 +113,7 @@ def scorecam_weights(
 
 def score(network: Network, images: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor) -> dict[str, np.ndarray]:
     """`single_recognition`: the image, the masked image, then insertion and deletion one after the other."""
-    maps = F.interpolate(maps[:, None], images.shape[2:], mode="bilinear")
+    maps = functional.interpolate(maps[:, None], images.shape[2:], mode="bilinear")
     p = network(images).softmax(1)[range(len(labels)), labels].detach()
     network.zero_grad()
     o = network(normalise(denormalise(images) * maps)).softmax(1)[range(len(labels)), labels].detach()
@@ -164,7 +164,7 @@ def blur(images: torch.Tensor) -> torch.Tensor:
     dirac[2, 2] = 1
     kernel = torch.zeros(3, 3, 5, 5)
     kernel[range(3), range(3)] = torch.tensor(scipy.ndimage.gaussian_filter(dirac, 5), dtype=torch.float32)
-    return F.conv2d(images, kernel.to(images.device), padding=2)
+    return functional.conv2d(images, kernel.to(images.device), padding=2)
 
 
 def area_under_curve(curve: np.ndarray) -> np.ndarray:
