@@ -4,10 +4,10 @@
     python benchmarks/evaluation.py --backbone cifar_resnet20    # 500 images of 32 x 32: minutes
     python benchmarks/evaluation.py --quick
 
-Three sides get the same images, weights and machine, group of images by group of images in turn, so that a drift of the
-machine hits all: this library (one trunk pass for both heads), the official procedure as written
-(`pytorch_official.py`), and the best that plain PyTorch does (`pytorch_best.py`), at its fastest batch size. Their
-numbers must be equal, or this exits with an error. Compiling is not timed.
+Three sides get the same images, weights and machine: this library (one trunk pass for both heads), the official
+procedure as written (`pytorch_official.py`), and the best that plain PyTorch does (`pytorch_best.py`), at its fastest
+batch size. Group of images by group of images they are timed in turn, and the median counts. Compiling is not timed.
+Their numbers must be equal, or this exits with an error. The machine should be idle, or the ratios flatter JAX.
 
 The floor is what no evaluation can do without: the distinct images that must pass forward ÷ images per second of
 nothing but forward passes, a chunk of images at a time (`floor.py`).
@@ -23,6 +23,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import statistics
 import sys
 import time
 
@@ -30,10 +31,11 @@ from evaluation_report import Results, bars, concatenated, deviation, markdown
 from flax import nnx
 from floor import count_masks, count_scored, forward_pass, images_per_second, time_parts
 import jax
+from machine import Clock
 import numpy as np
 
 import castream_jax as castream
-from castream_jax.attribution.attribute import check_methods
+from castream_jax.attribution import METHODS
 from castream_jax.backbones import torch_state_dict
 from castream_jax.chunks import DEFAULT_CHUNK
 from castream_jax.data import CanvasDigits, ImageFolder, Squash
@@ -54,26 +56,28 @@ Side = Callable[[np.ndarray, np.ndarray], Results]  # of uint8 pixels and labels
 def main() -> None:
     arguments = parse_arguments()
     model = make_model(arguments)
-    methods = check_methods(model, arguments.methods.split(","), PROTOCOL)
+    methods = tuple(arguments.methods.split(","))
     pixels, labels = read_images(arguments)
     group, chunk = arguments.group, arguments.chunk
 
-    sizes = arguments.batches
-    rates = {"ours": images_per_second(lambda size: forward_pass(model, resized(pixels, size)), {chunk, *sizes})}
-    ours, compile_seconds = our_side(model, pixels[:group], labels[:group], methods, chunk)
+    # --- nothing but forward passes, of so many images at a time ---
+    forward = forward_pass(model, resized(pixels, chunk))
+    rates = {"ours": {n: images_per_second(forward_pass(model, resized(pixels, n)), n) for n in arguments.batches}}
     pytorch, best_batch = {}, None
     if pytorch_sides is not None:
-        forward = pytorch_sides.forward_pass
-        rates["PyTorch"] = images_per_second(lambda size: forward(model, resized(pixels, size)), sizes)
+        alone = pytorch_sides.forward_pass
+        rates["PyTorch"] = {n: images_per_second(alone(model, resized(pixels, n)), n) for n in arguments.batches}
         best_batch = max(rates["PyTorch"], key=rates["PyTorch"].__getitem__)
         pytorch["official"] = pytorch_sides.official(model, methods, OFFICIAL_BATCH)
         pytorch["best"] = pytorch_sides.best(model, methods, best_batch)
+    ours, compile_seconds = our_side(model, pixels[:group], labels[:group], methods, chunk)
     sides: dict[str, Side] = {"ours": ours, **pytorch}
 
     # --- every group of images through all sides, in turn ---
-    seconds = dict.fromkeys(sides, 0.0)
-    images = dict.fromkeys(sides, 0)
+    timings: dict[str, list[tuple[int, float]]] = {name: [] for name in sides}
     results: dict[str, list[Results]] = {name: [] for name in sides}
+    chunk_rates = [images_per_second(forward, chunk)]
+    clock = Clock()
     for begin in range(0, len(pixels), group):
         for name, side in sides.items():
             end = begin + group if name == "ours" else min(begin + group, arguments.pytorch_images)
@@ -81,11 +85,13 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             results[name].append(side(pixels[begin:end], labels[begin:end]))
-            seconds[name] += time.perf_counter() - start
-            images[name] += end - begin
-            print(f"{name}: {images[name]} images, {seconds[name]:.1f} s", file=sys.stderr)
+            timings[name].append((end - begin, time.perf_counter() - start))
+            print(f"{name}: images {begin} … {end - 1} in {timings[name][-1][1]:.1f} s", file=sys.stderr)
+        chunk_rates.append(images_per_second(forward, chunk))
+    others = clock.others()
 
-    per_image = {name: seconds[name] / images[name] for name in sides}
+    images = {name: sum(count for count, _ in of_groups) for name, of_groups in timings.items()}
+    per_image = {name: statistics.median(s / n for n, s in of_groups) for name, of_groups in timings.items()}
     all_results = {name: concatenated(of_groups) for name, of_groups in results.items()}
     deviations = {name: deviation(all_results["ours"], all_results[name]) for name in pytorch}
     passes = {name: side.images_seen / images[name] for name, side in pytorch.items()}
@@ -106,7 +112,10 @@ def main() -> None:
         "speed_up": {name: per_image[name] / per_image["ours"] for name in pytorch},
         "deviations": deviations,
         "forward_images_per_second": rates,
-        "share_of_floor": passes["ours"] / rates["ours"][chunk] / per_image["ours"],
+        "timings": timings,
+        "share_of_other_programs": others,
+        "chunk_images_per_second": statistics.median(chunk_rates),
+        "share_of_floor": passes["ours"] / statistics.median(chunk_rates) / per_image["ours"],
         "parts": [(part, *(value / arguments.part_images for value in values)) for part, *values in parts],
         "compile_seconds": compile_seconds,
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
@@ -161,6 +170,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments.batches = (16,) if arguments.quick else (32, 64, 128, 256) if cifar else (8, 16, 32, 64)
     if arguments.images % arguments.group:
         parser.error(f"{arguments.images} images do not split into groups of {arguments.group}.")
+    unknown = [method for method in arguments.methods.split(",") if method not in METHODS]
+    if unknown:
+        parser.error(f"There is no attribution method {', '.join(unknown)}.")
     return arguments
 
 

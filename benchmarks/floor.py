@@ -1,6 +1,6 @@
 """What an evaluation cannot do without, its distinct forward passes, and how far each of its parts is from that."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 import statistics
 import time
 from typing import Any
@@ -40,19 +40,15 @@ def count_scored(images: int, size: int, maps: int, protocol: Protocol) -> int:
     return images * (1 + maps * (1 + 2 * (num_steps(size, protocol.rows_per_step) - 1))) + 1
 
 
-def images_per_second(make: Callable[[int], Callable[[], object]], sizes: Iterable[int]) -> dict[int, float]:
-    """Of the function that `make` makes for each number of images: median of two seconds of calls, at least three."""
-    rates = {}
-    for size in sorted(sizes):
-        function = make(size)
+def images_per_second(function: Callable[[], object], images: int) -> float:
+    """Of a function that takes so many `images`: median of two seconds of calls, at least three, after a first one."""
+    function()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 2:
+        begin = time.perf_counter()
         function()
-        times: list[float] = []
-        while len(times) < 3 or sum(times) < 2:
-            begin = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - begin)
-        rates[size] = size / statistics.median(times)
-    return rates
+        times.append(time.perf_counter() - begin)
+    return images / statistics.median(times)
 
 
 def forward_pass(model: castream.Model, pixels: np.ndarray) -> Callable[[], object]:
