@@ -83,11 +83,11 @@ def _count(jobs: Tree) -> int:
 
 
 def chunk_for(model: Model, height: int, width: int, memory_bytes: int = 0) -> int:
-    """Masked images that one trunk pass should take on each device.
+    """Masked images that one trunk pass should take on each device: as many as the device likes best, if they fit.
 
-    As many as fit `memory_bytes`, but no more than the device likes best; at least 1. The compiler is asked what a
-    pass needs: what lives at once in the model's own program (its jaxpr) is up to six times less than XLA allocates,
-    which recomputes chains of residual blocks and lays out biases at full size.
+    If not, half as many, and so on down to 1. The compiler is asked what a pass needs: what lives at once in the
+    model's own program (its jaxpr) is up to six times less than XLA allocates, which recomputes chains of residual
+    blocks and lays out biases at full size.
 
     Args:
         model: backbone with heads.
@@ -101,12 +101,14 @@ def chunk_for(model: Model, height: int, width: int, memory_bytes: int = 0) -> i
     if memory_bytes < 0:
         raise ValueError(f"The memory for a trunk pass must be positive, or 0 for the default, got {memory_bytes}.")
     device = jax.local_devices()[0]
-    fastest = _FASTEST.get(device.platform, _FASTEST_ELSEWHERE)
+    memory_bytes = memory_bytes or _default_memory(device)
     graphdef, state = nnx.split(model)
     leaves, structure = jax.tree.flatten(state)
     shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
-    per_image = _bytes_per_image(graphdef, structure, shapes, height, width, fastest)
-    return max(1, min(fastest, (memory_bytes or _default_memory(device)) // per_image))
+    chunk = _FASTEST.get(device.platform, _FASTEST_ELSEWHERE)
+    while chunk > 1 and _bytes_of_a_pass(graphdef, structure, shapes, (chunk, height, width, 3)) > memory_bytes:
+        chunk //= 2
+    return chunk
 
 
 def _default_memory(device: Any) -> int:
@@ -117,22 +119,19 @@ def _default_memory(device: Any) -> int:
 
 
 @functools.cache
-def _bytes_per_image(
+def _bytes_of_a_pass(
     graphdef: nnx.GraphDef,
     structure: Any,
     shapes: tuple[tuple[tuple[int, ...], Any], ...],
-    height: int,
-    width: int,
-    images: int,
+    pixels_shape: tuple[int, int, int, int],
 ) -> int:
-    """Intermediate results of a pass over `images` masked images, for each of them, as the compiler allocates them."""
+    """What the compiler allocates for a pass over masked images, besides parameters, images and logits."""
 
     def masked_pass(state: Any, pixels: Array, masks: Array) -> dict[str, Array]:
         return nnx.merge(graphdef, state)(pixels * masks)
 
     state = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    pixels = jax.ShapeDtypeStruct((images, height, width, 3), jnp.float32)
-    masks = jax.ShapeDtypeStruct((images, height, width, 1), jnp.float32)
+    pixels = jax.ShapeDtypeStruct(pixels_shape, jnp.float32)
+    masks = jax.ShapeDtypeStruct((*pixels_shape[:3], 1), jnp.float32)
     memory = jax.jit(masked_pass).lower(state, pixels, masks).compile().memory_analysis()
-    temporary = memory.temp_size_in_bytes if memory else 0  # a backend that cannot tell: only the caps hold
-    return math.ceil(temporary / images) + height * width * 4 * pixels.dtype.itemsize
+    return memory.temp_size_in_bytes if memory else 0  # a backend that cannot tell gets what it likes best

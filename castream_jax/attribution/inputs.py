@@ -22,6 +22,7 @@ class Inputs:
         protocol: the choices.
         chunk: masked images per trunk pass, at most.
         stages: S0 … SL.
+        logits: of each head on the images, `[B, K]`.
         query: class whose CLS token a class-specific stream starts from, `[B]`.
         features: the target features `[B, h, w, d]` that class activation maps weigh.
     """
@@ -56,11 +57,7 @@ class Inputs:
             self.features = self.stages[stage]
             self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
         self.query = model.predicted_class(self.stages)
-
-    @functools.cached_property
-    def logits(self) -> dict[str, Float[Array, "b k"]]:
-        """Logits of each head on the images."""
-        return self.model.logits(self.stages, self.query)
+        self.logits: dict[str, Float[Array, "b k"]] = model.logits(self.stages, self.query)
 
     def classes(self, head: str) -> Int[Array, " b"]:
         """The class that is explained under `head`, per image."""

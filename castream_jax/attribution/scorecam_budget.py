@@ -110,4 +110,4 @@ def _errors(maps: Float[np.ndarray, "b h w"], exact: Float[np.ndarray, "b h w"])
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float(np.ptp(a) == np.ptp(b))
-    return float(scipy.stats.spearmanr(a, b)[0])
+    return float(np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1])
