@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workdir", default="workdirs/quickstart", help="folder for everything it makes")
         else:
             command.add_argument("--workdir", required=True, help="folder of the experiment")
+        if name == "train":
+            command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
         if name in ("train", "evaluate"):
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
@@ -95,7 +97,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     _start()
     from castream_jax.training import train
 
-    print(train(config, arguments.workdir))
+    print(train(config, arguments.workdir, profile=arguments.profile))
 
 
 def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -44,6 +44,7 @@ def base_config() -> Config:
             "num_classes": 1000,
             "dtype": "float32",  # type the trunk computes in; or "bfloat16"
             "taps": "official",  # feature maps that streams read; or "stages", see Backbone
+            "new_classifier": False,  # to fine-tune: keep the weights of the trunk alone, draw the classifier anew
         }
     )
     config.streams = ConfigDict({"ca": stream_config()})
@@ -52,17 +53,26 @@ def base_config() -> Config:
             "learning_rate": 0.1,
             "momentum": 0.9,
             "weight_decay": 1e-4,
-            "decay_every": 30.0,  # epochs; 0 for never
+            "schedule": "step",  # or "cosine", to 0 at the end of the training
+            "decay_every": 30.0,  # epochs between the steps; 0 for never
             "decay_factor": 10.0,
+            "warmup_epochs": 0.0,  # over which the rate rises linearly
+            "reference_batch": 0,  # linear scaling: the rate holds for so many images a step; 0: for batch_size
         }
     )
     config.train = ConfigDict(
         {
-            "target": "streams",  # or "backbone": pretrain the trunk under GAP
+            "target": "streams",  # or "backbone": pretrain or fine-tune the trunk under GAP
+            "loss": "cross_entropy",  # or "binary_cross_entropy", for several labels per image
+            "label_smoothing": 0.0,  # of the cross entropy
+            "batch_norm": "train",  # or "frozen"; of a backbone that is trained
             "epochs": 90,
-            "batch_size": 256,
+            "batch_size": 256,  # images per update, over all devices
+            "accumulate": 1,  # parts of a batch computed one after the other, for small devices
             "log_every": 50,  # steps
             "checkpoint_every": 500,  # steps
+            "validate_every": 0,  # epochs between validations on the test split, of which the best is kept; 0: never
+            "wandb": "",  # project of Weights & Biases that logs go to as well
         }
     )
     config.evaluation = ConfigDict(
@@ -75,13 +85,20 @@ def base_config() -> Config:
             "images_per_part": 512,  # an interrupted evaluation loses no more than so many; whole batches
             "curves": True,  # keep the insertion and deletion curve of every row
             "memory_mib": 0,  # of each device, for masked images; 0: 1 GiB of a CPU's, a quarter of an accelerator's
+            "checkpoint": "last",  # or "best", by validation
         }
     )
     return config.lock()
 
 
+def pascal_recipe(config: Config) -> None:
+    """Sets the official code's recipe for Pascal VOC: binary cross entropy, SGD from 1e-4 by a cosine, 12 epochs."""
+    config.optimizer.update(learning_rate=1e-4, weight_decay=0.0, schedule="cosine")
+    config.train.update(loss="binary_cross_entropy", epochs=12)
+
+
 def stream_config(**fields: Any) -> Config:
-    """One entry of `config.streams`: the arguments of `CrossAttentionStream`, and the seed of its parameters."""
+    """One entry of `config.streams`: arguments of `CrossAttentionStream`, seed of its parameters, and its rate."""
     config: Config = ConfigDict(
         {
             "start_stage": 0,
@@ -90,6 +107,7 @@ def stream_config(**fields: Any) -> Config:
             "num_heads": 1,
             "use_bias": True,
             "seed": 0,
+            "learning_rate": 0.0,  # 0: that of config.optimizer
         }
     ).lock()
     config.update(fields)

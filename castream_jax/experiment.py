@@ -11,14 +11,30 @@ from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 def open_backbone(config: Config) -> Backbone:
     """The backbone of `config.backbone`, from its weights or, to be pretrained, freshly initialised.
 
+    To be fine-tuned, it has the trunk of its weights under a classifier drawn anew from `config.seed`.
+
     Raises:
-        ValueError: if streams are to be trained on a backbone without weights; and as `load_backbone`.
+        ValueError: if streams are to be trained on a backbone without weights, or under a classifier that nobody
+            trains; and as `load_backbone`.
         FileNotFoundError: if the weight file is missing.
     """
     name, weights = config.backbone.name, config.backbone.weights
     num_classes, taps = config.backbone.num_classes, config.backbone.taps
+    if config.backbone.new_classifier and (config.train.target == "streams" or not weights):
+        raise ValueError(
+            "config.backbone.new_classifier is for fine-tuning: it needs weights and config.train.target='backbone'; "
+            "train streams beside the fine-tuned export/backbone.safetensors, without it."
+        )
     if weights:
-        return load_backbone(name, weights, num_classes=num_classes, taps=taps, dtype=config.backbone.dtype)
+        return load_backbone(
+            name,
+            weights,
+            num_classes=num_classes,
+            taps=taps,
+            new_classifier=config.backbone.new_classifier,
+            seed=config.seed,
+            dtype=config.backbone.dtype,
+        )
     if config.train.target == "streams":
         raise ValueError(
             f"config.backbone.weights is empty: a stream is trained beside a pretrained {name}; "

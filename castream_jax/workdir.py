@@ -12,7 +12,15 @@ import jax
 from castream_jax.config import Config, open_config
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
-_LOCATIONS = {"data.path", "data.num_threads", "backbone.weights", "train.log_every", "train.checkpoint_every"}
+_LOCATIONS = {
+    "data.path",
+    "data.num_threads",
+    "backbone.weights",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.validate_every",
+    "train.wandb",
+}
 # Sections that decide what is trained.
 _TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
 

@@ -1,93 +1,250 @@
-"""Orbax checkpoints of one workdir: training state, data iterator and where they came from, saved as one."""
+"""Orbax checkpoints of one workdir: training state, data position and where they came from, saved as one."""
 
+from collections.abc import Callable, Mapping, Sequence
+import json
+import os
 from pathlib import Path
+import shutil
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
+import zlib
 
 import chex
-import grain
 import jax
+from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
+
+Which = Literal["last", "best"]
+
+CHECKSUMS = "checksums.json"
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a workdir; a context manager that waits for what is still being written.
 
-    A step is written to a temporary name and renamed when it is whole, so a killed process leaves the previous
-    checkpoint the newest.
+    `checkpoints/<step>/` holds `state` (arrays), `about` (JSON: config, fingerprint of the trunk, position in the data,
+    validation score) and the checksums of their files. It is written under a temporary name, in the background, and
+    renamed when it is whole, so that a killed process leaves the previous one the newest. The newest ones are kept, and
+    the one with the best score. Process 0 writes; all of them read.
     """
 
-    def __init__(self, workdir: Path, *, trunk: str, read_only: bool = False, max_to_keep: int = 2):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        trunk: str,
+        config: str = "{}",
+        read_only: bool = False,
+        max_to_keep: int = 2,
+        say: Callable[[str], None] = lambda text: None,
+    ):
         """Args:
         workdir: absolute path of the experiment's folder.
         trunk: fingerprint of the frozen trunk, which must be the same at saving and at restoring.
+        config: JSON of the experiment's config, to be kept beside the state.
         read_only: leave the folder as it is, down to what another process may be writing.
         max_to_keep: newest checkpoints kept.
+        say: told when a checkpoint is passed over.
         """
-        self._provenance = {"trunk": trunk}
         self._folder = workdir / "checkpoints"
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else max_to_keep,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
-        )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._trunk, self._config = trunk, config
+        self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
+        self._checkpointer: ocp.AsyncCheckpointer | None = None
+        self._writing: int | None = None
+        if not read_only:
+            if jax.process_index() == 0:
+                self._folder.mkdir(exist_ok=True)
+                for path in [*self._folder.glob("*.orbax-checkpoint-tmp*"), *self._folder.glob(".deleted-*")]:
+                    shutil.rmtree(path)
+            _barrier("checkpoints opened")
+            self._checkpointer = ocp.AsyncCheckpointer(
+                ocp.CompositeCheckpointHandler(),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were written to the end, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint, None if there is none."""
-        return self._manager.latest_step()
+        """Step of the newest one, None if there is none."""
+        return max(self.steps, default=None)
 
-    def save(self, step: int, state: Any, iterator: Any) -> None:
+    @property
+    def best_step(self) -> int | None:
+        """Step of the one with the best validation score, the newest of equals; None if none was validated."""
+        scores = {step: score for step in self.steps if (score := self._score(step)) is not None}
+        return max(scores, key=lambda step: (scores[step], step), default=None)
+
+    def save(self, step: int, state: Any, iterator: Any, score: float | None = None) -> None:
         """Starts writing `state` and the position of the grain `iterator`; returns before it is on disk.
+
+        Args:
+            step: number of the checkpoint.
+            state: tree of arrays, replicated over all devices.
+            iterator: its state is the number of batches handed out, which is the same in every process.
+            score: of the validation at this step, the more the better.
 
         Raises:
             FloatingPointError: if the parameters are not finite; nothing is written.
+            OSError: if this or the previous checkpoint cannot be written.
         """
+        assert self._checkpointer is not None, "opened read-only"
         try:
             chex.assert_tree_all_finite(jax.device_get(state["params"]))
         except AssertionError as error:
             raise FloatingPointError(
                 f"A parameter is not finite at step {step}; checkpoint {self.latest_step} in {self._folder} is intact."
             ) from error
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(iterator),  # pyright: ignore[reportCallIssue]
-                provenance=ocp.args.JsonSave(self._provenance),
-            ),
-        )
+        self.wait()
+        about = {
+            "trunk": self._trunk,
+            "config": json.loads(self._config),
+            "iterator": iterator.get_state(),
+            "score": score,
+        }
+        self._writing = step
+        try:
+            self._checkpointer.save(
+                self._folder / str(step),
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
+            )
+        except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
+            raise self._unwritten(error) from error
 
-    def restore(self, state: Any, iterator: Any = None) -> tuple[int, Any]:
-        """The newest checkpoint.
+    def wait(self) -> None:
+        """Returns when the checkpoint begun last is on disk, and those that it replaces are deleted.
+
+        Raises:
+            OSError: if it could not be written, for example to a full disk.
+        """
+        if self._checkpointer is None or self._writing is None:
+            return
+        try:
+            self._checkpointer.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._unwritten(error) from error
+        self._writing = None
+        if jax.process_index() == 0:
+            kept = {*self.steps[-self._max_to_keep :], self.best_step}
+            for step in self.steps:
+                if step not in kept:
+                    # Renamed first: a process that is killed in between leaves no half of a checkpoint.
+                    gone = self._folder / f".deleted-{step}"
+                    (self._folder / str(step)).rename(gone)
+                    shutil.rmtree(gone)
+        _barrier("checkpoint written")
+
+    def restore(self, state: Any, iterator: Any = None, which: Which = "last") -> tuple[int, Any]:
+        """The newest checkpoint that can be read; those that cannot are named, and moved aside.
 
         Args:
             state: arrays, or `ShapeDtypeStruct`s, with the shapes and shardings wanted.
             iterator: grain iterator to move to where training stopped, if it is to go on.
+            which: `"best"`: the one with the best validation score.
 
         Returns:
             Its step, and the state.
 
         Raises:
-            FileNotFoundError: if there is no checkpoint.
-            ValueError: if it was made with another trunk.
+            FileNotFoundError: if there is no checkpoint, or none that was validated.
+            ValueError: if none can be read, or it was made with another trunk.
         """
-        step = self.latest_step if self._folder.exists() else None
-        if step is None:
+        if which not in ("last", "best"):
+            raise ValueError(f"config.evaluation.checkpoint must be 'last' or 'best', got {which!r}.")
+        candidates = self.steps[::-1]
+        if not candidates:
             raise FileNotFoundError(f"There is no checkpoint in {self._folder}: run `castream train` on it first.")
-        there = self._manager.restore(step, args=ocp.args.Composite(provenance=ocp.args.JsonRestore()))["provenance"]
-        if there != self._provenance:
-            raise ValueError(
-                f"The streams in {self._folder} were trained on another trunk (fingerprint {there['trunk'][:12]}, not "
-                f"{self._provenance['trunk'][:12]}): give the weights they were trained with, or another --workdir."
+        if which == "best":
+            best = self.best_step
+            if best is None:
+                raise FileNotFoundError(
+                    f"No checkpoint in {self._folder} was validated: train with config.train.validate_every, "
+                    "or evaluate the last one."
+                )
+            candidates = [best]
+        damaged: dict[int, str] = {}
+        for step in candidates:
+            try:
+                about, restored = self._read(step, state)
+                if iterator is not None:
+                    iterator.set_state(about["iterator"])
+            except _AnotherTrunkError:
+                raise
+            except Exception as error:  # whatever Orbax, tensorstore and JSON make of broken files
+                damaged[step] = _in_short(error)
+            else:
+                self._put_aside(damaged, step)
+                return step, restored
+        raise ValueError(
+            f"Of {_listed(list(damaged))} in {self._folder} none can be read ({damaged[candidates[0]]}): "
+            "move the folder away to train from the start."
+        )
+
+    def _read(self, step: int, state: Any) -> tuple[dict[str, Any], Any]:
+        # Before Orbax reads: it would not see every changed bit, and leaves its other reads behind when one fails.
+        folder = self._folder / str(step)
+        changed = _changed_file(folder, json.loads((folder / CHECKSUMS).read_text()))
+        if changed:
+            raise ValueError(f"{changed} is not what was written")
+        about = self._about(step)
+        if about["trunk"] != self._trunk:
+            raise _AnotherTrunkError(
+                f"The streams in {self._folder} were trained on another trunk (fingerprint {about['trunk'][:12]}, not "
+                f"{self._trunk[:12]}): give the weights they were trained with, or another --workdir."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract)}
-        if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(iterator)  # pyright: ignore[reportCallIssue]
-        return step, self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            return about, checkpointer.restore(folder, args=items)["state"]
+
+    def _write_checksums(self) -> None:
+        """Called by Orbax, in its thread, when the files are written and have not yet their final name."""
+        if jax.process_index() == 0:
+            (temporary,) = self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*")
+            files = sorted(
+                path for item in ("about", "state") for path in (temporary / item).rglob("*") if path.is_file()
+            )
+            checksums = {str(path.relative_to(temporary)): _checksum(path) for path in files}
+            (temporary / CHECKSUMS).write_text(json.dumps(checksums))
+
+    def _about(self, step: int) -> dict[str, Any]:
+        return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
+
+    def _score(self, step: int) -> float | None:
+        try:
+            return self._about(step)["score"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _put_aside(self, damaged: dict[int, str], restored: int) -> None:
+        if not damaged:
+            return
+        reason = next(iter(damaged.values()))
+        moved = ""
+        if not self._read_only:
+            aside = self._folder.parent / "damaged-checkpoints"
+            if jax.process_index() == 0:
+                aside.mkdir(exist_ok=True)
+                for step in damaged:
+                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    os.replace(self._folder / str(step), aside / str(step))
+            _barrier("damaged checkpoints put aside")
+            moved = f" and moved to {aside}"
+        self._say(f"{_listed(list(damaged))} cannot be read ({reason}): passed over for checkpoint {restored}{moved}")
+
+    def _unwritten(self, error: Exception) -> OSError:
+        step, self._writing = self._writing, None
+        last = self.latest_step
+        kept = f"checkpoint {last} is intact" if last is not None else "no earlier one was written"
+        return OSError(
+            f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: "
+            "make room on the disk, and the same command continues."
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -95,5 +252,48 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._checkpointer is None:
+            return
+        try:
+            self.wait()
+        except OSError:
+            if error is None:
+                raise
+        finally:
+            self._checkpointer.close()
+
+
+class _AnotherTrunkError(ValueError):
+    """The checkpoint is whole, but belongs to another trunk."""
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _changed_file(folder: Path, checksums: Mapping[str, int]) -> str | None:
+    """The first file that is missing or other than it was written."""
+    return next(
+        (name for name, sum_ in checksums.items() if not (folder / name).is_file() or _checksum(folder / name) != sum_),
+        None,
+    )
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return f"checkpoint{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
+
+
+def _in_short(error: Exception) -> str:
+    """The first words of an error, on one line; the cause's where there is one."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,26 +1,33 @@
-"""Training metrics: one line of `logs/metrics.jsonl` per report, and the same values for TensorBoard."""
+"""Training metrics: one line of `logs/metrics.jsonl` per report; the same for TensorBoard and, by option, W&B."""
 
 from collections.abc import Mapping
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
 
+from castream_jax.config import Config
 from castream_jax.workdir import write_atomically
 
 
 class MetricLogs:
     """Writes to `logs/` of a workdir, from the first of several processes, continuing where a training stands."""
 
-    def __init__(self, workdir: Path, *, resumed_at: int):
-        """Drops lines after step `resumed_at`: an interrupted run logged them, and training is about to do so again."""
+    def __init__(self, workdir: Path, *, resumed_at: int, config: Config):
+        """Drops lines after step `resumed_at`: an interrupted run logged them, and training is about to do so again.
+
+        Raises:
+            ValueError: if `config.train.wandb` names a project and wandb is not installed.
+        """
         self._active = jax.process_index() == 0
         if not self._active:
             return
         folder = workdir / "logs"
         folder.mkdir(exist_ok=True)
+        self._wandb = _open_wandb(config, workdir) if config.train.wandb else None
         path = folder / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resumed_at]
@@ -35,6 +42,8 @@ class MetricLogs:
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=step)
 
     def __enter__(self) -> "MetricLogs":
         return self
@@ -45,6 +54,29 @@ class MetricLogs:
         if self._active:
             self._lines.close()
             self._board.close()
+            if self._wandb is not None:
+                self._wandb.finish(exit_code=0 if error is None else 1)
+
+
+def _open_wandb(config: Config, workdir: Path) -> Any:
+    """The run of this workdir: its id is kept in `logs/wandb_id`, so that a resumed training continues it."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(
+            f"config.train.wandb={config.train.wandb!r} needs the package wandb: pip install wandb, or leave it empty."
+        ) from error
+    file = workdir / "logs" / "wandb_id"
+    if not file.exists():
+        write_atomically(file, wandb.util.generate_id())
+    return wandb.init(
+        project=config.train.wandb,
+        name=config.name,
+        id=file.read_text(),
+        resume="allow",
+        dir=workdir / "logs",
+        config=json.loads(config.to_json()),
+    )
 
 
 def _step(line: str) -> float:

@@ -18,18 +18,22 @@ from castream_jax.progress import Progress
 from castream_jax.training.checkpoint import Checkpoints
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.optimizer import make_optimizer
+from castream_jax.training.profile import StepProfile
 from castream_jax.training.restore import trunk_of
-from castream_jax.training.step import State, initial_state, make_train_step, split_model
+from castream_jax.training.step import State, initial_state, make_train_step, split_model, trained_heads
+from castream_jax.training.termination import Termination
+from castream_jax.training.validate import make_validation
 from castream_jax.workdir import claim_workdir
 
 
-def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Path:
+def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False) -> Path:
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
         config: see `castream_jax.config.base_config`.
         workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
         mesh: devices to split each batch over; by default all of them.
+        profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
     Returns:
         The absolute workdir.
@@ -37,17 +41,20 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     Raises:
         ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written.
         FloatingPointError: if the loss is no longer finite; the last checkpoint stays.
+        OSError: if a checkpoint cannot be written; the last one stays.
+        SystemExit: with status 0, after SIGTERM: a checkpoint of the step has been written.
     """
     # --- input ---
     mesh = data_mesh() if mesh is None else mesh
-    check_batch_size(config.train.batch_size, mesh)
+    check_recipe(config, mesh)
     source = open_source(config.data, "train")
     check_classes(source.class_names, config.backbone.num_classes)
-    steps_per_epoch = len(source) / config.train.batch_size
-    steps = int(config.train.epochs * len(source)) // config.train.batch_size
+    batch_size = config.train.batch_size
+    steps_per_epoch = len(source) / batch_size
+    steps = int(config.train.epochs * len(source)) // batch_size
     batches = train_loader(
         source,
-        batch_size=config.train.batch_size,
+        batch_size=batch_size,
         num_epochs=config.train.epochs,
         seed=config.seed,
         transforms=record_transforms(config.data, train=True),
@@ -55,42 +62,69 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         process_count=jax.process_count(),
         num_threads=config.data.num_threads,
     )
+    inputs = ("pixels", "label") if config.train.loss == "cross_entropy" else ("pixels", "target")
 
     # --- model and optimiser ---
     model = open_model(config)
-    split = split_model(model, config.train.target)
-    optimizer, schedule = make_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, steps=steps)
+    split = split_model(model, config.train.target, config.train.batch_norm)
+    heads = trained_heads(split)
+    optimizer, schedules = make_optimizer(config, steps_per_epoch=steps_per_epoch, steps=steps)
     state = replicate(initial_state(split, optimizer), mesh)
     frozen = replicate(split.frozen, mesh)
     whole, parts = replicated(mesh), split_over_images(mesh)
     step_fn = jax.jit(
-        make_train_step(split, optimizer),
+        make_train_step(
+            split,
+            optimizer,
+            loss=config.train.loss,
+            label_smoothing=config.train.label_smoothing,
+            accumulate=config.train.accumulate,
+            mesh=mesh,
+        ),
         in_shardings=(whole, whole, parts),
         out_shardings=whole,
         donate_argnums=0,
     )
+    validate = make_validation(config, split, mesh) if config.train.validate_every else None
+    images_between = config.train.validate_every * len(source)
+    measure = "validation_accuracy" if config.train.loss == "cross_entropy" else "validation_mean_average_precision"
 
-    def rate_at(step: int) -> float:
+    def rates_at(step: int) -> dict[str, float]:
+        """The learning rate, once if it is the same for all heads."""
         with jax.transfer_guard("allow"):  # a handful of scalars per report
-            return float(jax.numpy.asarray(schedule(step)))
+            rates = {name: float(jax.numpy.asarray(schedules[name](step))) for name in heads}
+        if len(set(rates.values())) == 1:
+            return {"learning_rate": rates[heads[0]]}
+        return {f"{name}/learning_rate": rate for name, rate in rates.items()}
 
     # --- resume ---
     workdir = claim_workdir(config, workdir)
     iterator = iter(batches)
-    progress = Progress(f"train {', '.join(state['totals']['heads'])}", total=steps, unit="steps")
-    with Checkpoints(workdir, trunk=trunk_of(config, model)) as checkpoints:
+    progress = Progress(f"train {', '.join(heads)}", total=steps, unit="steps")
+    trunk = trunk_of(config, model)
+    with (
+        Termination() as termination,
+        Checkpoints(workdir, trunk=trunk, config=config.to_json(), say=progress.say) as checkpoints,
+    ):
         done = 0
         if checkpoints.latest_step is not None:
             done, state = checkpoints.restore(state, iterator)
             progress.say(f"resumed at step {done} of {steps} from {workdir / 'checkpoints'}")
 
-        # --- loop: step, log, save ---
-        with MetricLogs(workdir, resumed_at=done) as logs, jax.transfer_guard("disallow"):
+        # --- loop: step, log, validate, save ---
+        with (
+            MetricLogs(workdir, resumed_at=done, config=config) as logs,
+            StepProfile(workdir / "logs", first=done + 10, last=done + 20, active=profile) as trace,
+            jax.transfer_guard("disallow"),
+        ):
             since = time.perf_counter()
             for step in range(done + 1, steps + 1):
                 batch = next(iterator)
-                state = step_fn(state, frozen, shard_batch(batch, mesh))
-                last = step == steps
+                images = shard_batch({key: batch[key] for key in inputs}, mesh)
+                with trace.step(step):
+                    state = step_fn(state, frozen, images)
+                trace.stop_after(step, state)
+                last, stopped = step == steps, termination.reached(step)
                 if step % config.train.log_every == 0 or last:
                     values, state = _read_totals(state, mesh)
                     _check_finite(values, step, checkpoints)
@@ -101,14 +135,26 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
                         step,
                         {
                             "epoch": step / steps_per_epoch,
-                            "learning_rate": rate_at(step - 1),
+                            **rates_at(step - 1),
                             **values,
                             "images_per_second": images_per_second,
                         },
                     )
                     progress.report(step, f"{_say(values)} · {images_per_second:,.0f} images/s")
-                if step % config.train.checkpoint_every == 0 or last:
-                    checkpoints.save(step, state, iterator)
+                score = None
+                if validate is not None and (last or _crosses(images_between, step, batch_size)):
+                    begin = time.perf_counter()
+                    scores = {f"{name}/{measure}": value for name, value in validate(state, frozen).items()}
+                    score = sum(scores[f"{name}/{measure}"] for name in heads) / len(heads)
+                    logs.write(step, scores)
+                    progress.say(f"step {step:,} · {_say(scores)}")
+                    since += time.perf_counter() - begin
+                if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
+                    checkpoints.save(step, state, iterator, score)
+                if stopped and not last:
+                    checkpoints.wait()
+                    progress.say(f"SIGTERM: saved at step {step} of {steps}; the same command continues from there")
+                    raise SystemExit(0)
 
     if config.train.target == "backbone":
         path = workdir / "export" / "backbone.safetensors"
@@ -118,6 +164,26 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         save_torch_weights(model.backbone, path)
         progress.say(f"weights: {path}")
     return workdir
+
+
+def check_recipe(config: Config, mesh: Mesh) -> None:
+    """Raises a ValueError for fields of `config.train` that cannot be, alone or together."""
+    recipe = config.train
+    if recipe.loss not in ("cross_entropy", "binary_cross_entropy"):
+        raise ValueError(f"config.train.loss must be 'cross_entropy' or 'binary_cross_entropy', got {recipe.loss!r}.")
+    if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
+        raise ValueError(
+            f"A batch of {recipe.batch_size} images does not split into {recipe.accumulate} equal parts: "
+            "set config.train.accumulate to a divisor of config.train.batch_size."
+        )
+    check_batch_size(recipe.batch_size // recipe.accumulate, mesh)
+    if recipe.target == "streams" and recipe.loss == "binary_cross_entropy":
+        for name, stream in config.streams.items():
+            if stream.class_specific:
+                raise ValueError(
+                    f"Stream {name!r} is class-specific, which is trained from the one label of each image: "
+                    "with binary_cross_entropy, images have several."
+                )
 
 
 def check_classes(class_names: tuple[str, ...], num_classes: int) -> None:
@@ -151,7 +217,13 @@ def _check_finite(values: dict[str, float], step: int, checkpoints: Checkpoints)
             )
 
 
+def _crosses(interval: int, step: int, batch_size: int) -> bool:
+    """Whether `step` completes another `interval` images."""
+    return step * batch_size // interval > (step - 1) * batch_size // interval
+
+
 def _say(values: dict[str, float]) -> str:
     return " · ".join(
-        f"{name} {value:.1%}" if name.endswith("accuracy") else f"{name} {value:.3f}" for name, value in values.items()
+        f"{name.replace('_', ' ')} {value:.3f}" if name.endswith("loss") else f"{name.replace('_', ' ')} {value:.1%}"
+        for name, value in values.items()
     )

@@ -1,22 +1,80 @@
-"""The paper's optimiser: SGD with momentum, PyTorch's weight decay, and step decay of the rate."""
+"""SGD with momentum and PyTorch's weight decay, a rate that falls with the epochs, and one optimiser per stream."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 import optax
 
 from castream_jax.config import Config
 
+Tree = Any
+
 
 def make_optimizer(
     config: Config, *, steps_per_epoch: float, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser of `config.optimizer` and its schedule, for a training of `steps` steps."""
-    schedule = step_decay(
-        config.learning_rate,
-        factor=config.decay_factor,
-        every=config.decay_every,
-        steps_per_epoch=steps_per_epoch,
-        steps=steps,
+) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
+    """The optimiser of what `config.train.target` names, for a training of `steps` steps.
+
+    Returns:
+        The optimiser, and the learning rate of each head as a function of the step.
+
+    Raises:
+        ValueError: for an unknown schedule.
+    """
+    recipe = config.optimizer
+    fall = _FALLS.get(recipe.schedule)
+    if fall is None:
+        raise ValueError(
+            f"config.optimizer.schedule must be {' or '.join(map(repr, _FALLS))}, got {recipe.schedule!r}."
+        )
+    factor = warmed_up(
+        fall(recipe, steps_per_epoch=steps_per_epoch, steps=steps), round(recipe.warmup_epochs * steps_per_epoch)
     )
-    return sgd(schedule, momentum=config.momentum, weight_decay=config.weight_decay), schedule
+    scale = config.train.batch_size / recipe.reference_batch if recipe.reference_batch else 1.0
+
+    def build(rate: float) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        def schedule(step: ArrayLike) -> jax.Array:
+            return jnp.asarray(rate * scale * factor(step))
+
+        return sgd(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay), schedule
+
+    if config.train.target != "streams":
+        optimizer, schedule = build(recipe.learning_rate)
+        return optimizer, {"gap": schedule}
+    built = {name: build(stream.learning_rate or recipe.learning_rate) for name, stream in config.streams.items()}
+    return (
+        per_stream({name: optimizer for name, (optimizer, _) in built.items()}),
+        {name: schedule for name, (_, schedule) in built.items()},
+    )
+
+
+def per_stream(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Each stream of `{"heads": {name: parameters}}` under its own optimiser, with a state of its own."""
+
+    def init(params: Tree) -> Tree:
+        return {name: optimizer.init(params["heads"][name]) for name, optimizer in optimizers.items()}
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        updated = {
+            name: optimizer.update(updates["heads"][name], state[name], params["heads"][name])
+            for name, optimizer in optimizers.items()
+        }
+        return {"heads": {name: update for name, (update, _) in updated.items()}}, {
+            name: state for name, (_, state) in updated.items()
+        }
+
+    return optax.GradientTransformation(init, update)
+
+
+def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """PyTorch's SGD: `v <- momentum v + (g + weight_decay p)`, `p <- p - rate v`.
+
+    The decay is added before momentum; any other order is another optimiser.
+    """
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum))
 
 
 def step_decay(
@@ -37,9 +95,32 @@ def step_decay(
     return optax.piecewise_constant_schedule(learning_rate, boundaries)
 
 
-def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """PyTorch's SGD: `v <- momentum v + (g + weight_decay p)`, `p <- p - rate v`.
+def cosine(learning_rate: float, *, steps_per_epoch: float, steps: int) -> optax.Schedule:
+    """`learning_rate (1 + cos(pi epoch / epochs)) / 2`, constant within an epoch, as PyTorch's recipes step it.
 
-    The decay is added before momentum; any other order is another optimiser.
+    Args:
+        learning_rate: rate of the first epoch.
+        steps_per_epoch: images / batch size, not rounded.
+        steps: length of the training.
     """
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum))
+    epochs = max(round(steps / steps_per_epoch), 1)
+    values = optax.cosine_decay_schedule(learning_rate, epochs)
+    starts = jnp.asarray([round(number * steps_per_epoch) for number in range(1, epochs)], jnp.int32)
+
+    def schedule(step: ArrayLike) -> jax.Array:
+        return jnp.asarray(values((starts <= jnp.asarray(step)).sum()))
+
+    return schedule
+
+
+def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """`schedule`, rising linearly over the first `steps` steps: times (step + 1) / steps (Goyal et al., 2017)."""
+    if not steps:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum((jnp.asarray(step) + 1) / steps, 1.0)
+
+
+_FALLS: dict[str, Callable[..., optax.Schedule]] = {
+    "step": lambda recipe, **length: step_decay(1.0, factor=recipe.decay_factor, every=recipe.decay_every, **length),
+    "cosine": lambda recipe, **length: cosine(1.0, **length),
+}

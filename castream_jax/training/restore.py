@@ -12,6 +12,7 @@ from castream_jax.config import Config
 from castream_jax.experiment import open_model
 from castream_jax.model import Model
 from castream_jax.parallel import data_mesh, replicated
+from castream_jax.progress import Progress
 from castream_jax.training.checkpoint import Checkpoints
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.step import initial_state, split_model
@@ -19,9 +20,10 @@ from castream_jax.workdir import claim_workdir
 
 
 def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Model:
-    """The backbone with GAP and the streams of the newest checkpoint, on every device of `mesh`.
+    """The backbone with GAP and the streams of a checkpoint, on every device of `mesh`.
 
-    The mesh need not be the one of the training.
+    The newest one that can be read, or, by `config.evaluation.checkpoint`, the best one. The mesh need not be that of
+    the training.
 
     Raises:
         FileNotFoundError: if `workdir` holds no checkpoint.
@@ -36,14 +38,15 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
         )
     workdir = claim_workdir(config, workdir)
     model = open_model(config)
-    optimizer, _ = make_optimizer(config.optimizer, steps_per_epoch=1, steps=1)
+    optimizer, _ = make_optimizer(config, steps_per_epoch=1, steps=1)
     split = split_model(model, "streams")
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(lambda: initial_state(split, optimizer)),
     )
-    with Checkpoints(workdir, trunk=trunk_of(config, model), read_only=True) as checkpoints:
-        _, state = checkpoints.restore(abstract)
+    say = Progress("checkpoint", total=0, unit="steps").say
+    with Checkpoints(workdir, trunk=trunk_of(config, model), read_only=True, say=say) as checkpoints:
+        _, state = checkpoints.restore(abstract, which=config.evaluation.checkpoint)
     nnx.update(model, state["params"])
     return model
 

@@ -1,0 +1,23 @@
+"""What is minimised: one loss per image, of one label or of several."""
+
+import jax
+from jaxtyping import Array, Float, Int
+import optax
+
+
+def cross_entropy(
+    logits: Float[Array, "b k"], labels: Int[Array, " b"], label_smoothing: float = 0.0
+) -> Float[Array, " b"]:
+    """`-log softmax(logits)[label]`.
+
+    With smoothing, the label has 1 - `label_smoothing` of the probability and all k classes share the rest evenly.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not label_smoothing:
+        return losses
+    return (1 - label_smoothing) * losses - label_smoothing * jax.nn.log_softmax(logits).mean(-1)
+
+
+def binary_cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """Mean over the classes of `-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x))`, for several labels per image."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)

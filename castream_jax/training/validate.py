@@ -1,0 +1,97 @@
+"""The test split during training: accuracy of every head, or mAP where images have several labels."""
+
+from collections.abc import Callable
+import itertools
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from castream_jax.config import Config
+from castream_jax.data import eval_loader, open_source, record_transforms
+from castream_jax.data.subset import Subset
+from castream_jax.parallel import replicated, shard_batch, split_over_images
+from castream_jax.training.step import Split, State, hit, to_unit_range
+
+Tree = Any
+
+
+def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State, Tree], dict[str, float]]:
+    """The function `(state, frozen) -> {head: score}` over the whole test split, GAP among the heads.
+
+    The score is the accuracy or, with `config.train.loss == "binary_cross_entropy"`, the mean over classes of the
+    average precision, as scikit-learn defines it; a class of which the split has no image is left out. Each process
+    reads its share of every batch; all of them get the scores.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is no such data.
+    """
+    source = open_source(config.data, "test")
+    batch_size = config.train.batch_size // config.train.accumulate
+    share = Subset(source, range(jax.process_index(), len(source), jax.process_count()))
+    multi_label = config.train.loss == "binary_cross_entropy"
+
+    def logits_of(state: Tree, frozen: Tree, pixels: Array) -> dict[str, Array]:
+        model = nnx.merge(split.graphdef, *(tree for tree in (state["params"], state["stats"], frozen) if tree))
+        model.backbone.eval()
+        return model(to_unit_range(pixels))
+
+    def hits_of(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Array]:
+        all_logits = logits_of(state, frozen, batch["pixels"])
+        return {name: (hit(logits, batch["label"]) * batch["mask"]).sum() for name, logits in all_logits.items()}
+
+    def scored(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Any]:
+        return {"logits": logits_of(state, frozen, batch["pixels"]), "target": batch["target"], "mask": batch["mask"]}
+
+    whole = replicated(mesh)
+    function = jax.jit(
+        scored if multi_label else hits_of,
+        in_shardings=(whole, whole, split_over_images(mesh)),
+        out_shardings=whole,
+    )
+    labels = "target" if multi_label else "label"
+
+    def validate(state: State, frozen: Tree) -> dict[str, float]:
+        trained = {"params": state["params"], "stats": state["stats"]}
+        loader = eval_loader(
+            share,
+            batch_size=batch_size // jax.process_count(),
+            transforms=record_transforms(config.data, train=False),
+            num_threads=config.data.num_threads,
+        )
+        results = []
+        # A process whose share is shorter may run out of batches first: it joins the last one with padding.
+        padding: dict[str, np.ndarray] = {}
+        for batch in itertools.islice(
+            itertools.chain(loader, itertools.repeat(None)), math.ceil(len(source) / batch_size)
+        ):
+            if batch is not None:
+                batch = {key: batch[key] for key in ("pixels", labels, "mask")}
+                padding = {key: np.zeros_like(rows) for key, rows in batch.items()}
+            results.append(jax.device_get(function(trained, frozen, shard_batch(batch or padding, mesh))))
+        if multi_label:
+            return _mean_average_precision(results)
+        return {name: sum(int(hits[name]) for hits in results) / len(source) for name in results[0]}
+
+    return validate
+
+
+def _mean_average_precision(results: list[dict[str, Any]]) -> dict[str, float]:
+    rows = np.concatenate([result["mask"] for result in results])
+    targets = np.concatenate([result["target"] for result in results])[rows]
+    present = targets.any(0)
+    return {
+        name: float(
+            average_precision_score(
+                targets[:, present],
+                np.concatenate([result["logits"][name] for result in results])[rows][:, present],
+                average="macro",
+            )
+        )
+        for name in results[0]["logits"]
+    }
