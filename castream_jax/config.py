@@ -24,7 +24,8 @@ def base_config() -> Config:
     config.seed = 0
     config.data = ConfigDict(
         {
-            "source": "image_folder",  # class-per-folder tree; or "tfds", "digits"
+            # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits".
+            "source": "image_folder",
             "path": "",
             "train_split": "train",
             "test_split": "test",
@@ -32,6 +33,7 @@ def base_config() -> Config:
             "resize": "squash",  # or "center_crop", "none"
             "flip": True,
             "crop_padding": 0,  # random shifts by up to so many pixels in training
+            "difficult": "ignore",  # voc only: objects marked difficult; or "count"
             "canvases_per_digit": 1,  # digits only
             "seed": 0,  # digits only: placement and clutter
             "num_threads": 2,

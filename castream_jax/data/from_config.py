@@ -1,26 +1,45 @@
 """Opens what an experiment's `config.data` describes."""
 
-from typing import Any
+from collections.abc import Callable
+import difflib
+from typing import Any, Literal
 
+from castream_jax.data.cifar10 import Cifar10, binary_folder
+from castream_jax.data.cub import Cub
 from castream_jax.data.digits import CanvasDigits
+from castream_jax.data.image_folder import ImageFolder
+from castream_jax.data.imagenet import ImageNet
+from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.loader import Transform
-from castream_jax.data.sources import ImageFolder, Source, TfdsSource
+from castream_jax.data.source import Source
+from castream_jax.data.tfds_source import TfdsSource
 from castream_jax.data.transforms import CenterCrop, RandomCrop, RandomFlip, Squash
+from castream_jax.data.voc import Voc
 
 DataConfig = Any  # an ml_collections.ConfigDict, whose fields have no static type
 
-SOURCES = ("image_folder", "tfds", "digits")
+# Sources that a path and the name of a split describe.
+_AT_PATH: dict[str, Callable[[str, str], Source]] = {
+    "image_folder": ImageFolder,
+    "imagenet": ImageNet,
+    "cub": Cub,
+    "indoor67": Indoor67,
+    "cifar10": lambda path, split: (Cifar10 if binary_folder(path) else ImageFolder)(path, split),
+    "tfds": TfdsSource,
+}
+SOURCES = (*_AT_PATH, "voc", "digits")
 RESIZES = ("squash", "center_crop", "none")
 
 
-def open_source(data_config: DataConfig, split: str) -> Source:
+def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None = None) -> Source:
     """The training or the test data of an experiment.
 
     Args:
-        data_config: `source` is one of `SOURCES`. "image_folder" and "tfds" read `path`, `train_split` and
-            `test_split`; "digits" reads `canvases_per_digit` (of the training split: a test digit is always
-            shown once), `image_size` and `seed`.
+        data_config: `source` is one of `SOURCES`. "digits" reads `canvases_per_digit` (of the training split: a test
+            digit is always shown once), `image_size` and `seed`; all others read `path`, `train_split` and
+            `test_split`, and "voc" reads `difficult` too.
         split: "train" or "test".
+        rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
 
     Raises:
         ValueError: the source or the split is unknown.
@@ -28,13 +47,18 @@ def open_source(data_config: DataConfig, split: str) -> Source:
     """
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
-    if data_config.source == "digits":
+    source = data_config.source
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, n=1)
+        hint = f"did you mean '{near[0]}'? There are" if near else "choose one of"
+        raise ValueError(f"unknown data source '{source}'; {hint} {', '.join(SOURCES)}")
+    if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
-    if data_config.source in ("image_folder", "tfds"):
-        source_type = ImageFolder if data_config.source == "image_folder" else TfdsSource
-        return source_type(data_config.path, data_config[f"{split}_split"])
-    raise ValueError(f"unknown data source '{data_config.source}'; choose one of {', '.join(SOURCES)}")
+    path, named = data_config.path, data_config[f"{split}_split"]
+    if source == "voc":
+        return Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
+    return _AT_PATH[source](path, named)
 
 
 def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:

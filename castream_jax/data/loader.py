@@ -10,7 +10,7 @@ from functools import partial
 import grain
 import numpy as np
 
-from castream_jax.data.sources import Record, Source
+from castream_jax.data.source import Record, Source
 
 Transform = grain.transforms.Map | grain.transforms.RandomMap
 Batch = dict[str, np.ndarray]

@@ -17,7 +17,7 @@ from jaxtyping import Float32, UInt8
 import numpy as np
 from PIL import Image
 
-from castream_jax.data.sources import Record
+from castream_jax.data.source import Record
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Box = Float32[np.ndarray, "4"]
