@@ -12,7 +12,10 @@ import jax
 from castream_jax.config import Config
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
-_LOCATIONS = {"data.path", "data.num_threads", "backbone.weights", "train.log_every", "train.checkpoint_every"}
+_LOCATIONS = {
+    *("data.path", "data.num_threads", "data.num_workers", "data.on_error"),
+    *("backbone.weights", "train.log_every", "train.checkpoint_every"),
+}
 # Sections that decide what is trained.
 _TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
 

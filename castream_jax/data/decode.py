@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import functools
 import io
 from pathlib import Path
 
@@ -18,31 +19,34 @@ class UnreadableImageError(ValueError):
 
 
 class EncodedImage:
-    """An image file that is read but not decoded: whoever resizes it may ask for a coarser decoding.
+    """An image file that is not decoded yet: whoever resizes it may ask for a coarser decoding.
 
     Pixels are what Pillow's `convert("RGB")` makes of a file, whether it is grey, CMYK or palettised. An EXIF
     orientation is *not* applied: torchvision ignores it too, and published ImageNet accuracies rest on that.
     """
 
     def __init__(self, file: Path | bytes, name: str, remedy: str = "replace or remove the file"):
-        """Reads the file's header.
+        """Args:
+        file: path, or content of a file, which is read when it is needed.
+        name: what messages call it.
+        remedy: what messages advise.
+        """
+        self._file, self._name, self._remedy = file, name, remedy
 
-        Args:
-            file: path, or content of a file.
-            name: what messages call it.
-            remedy: what messages advise.
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole image, in pixels.
 
         Raises:
             UnreadableImageError: this is no image; names it.
         """
-        self._name, self._remedy = name, remedy
-        with self._named():
-            self._image = Image.open(io.BytesIO(file if isinstance(file, bytes) else file.read_bytes()))
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the whole image, in pixels."""
         return self._image.height, self._image.width
+
+    @functools.cached_property
+    def _image(self) -> Image.Image:
+        with self._named():
+            # At once: Pillow would read a file in many small pieces.
+            return Image.open(io.BytesIO(self._file if isinstance(self._file, bytes) else self._file.read_bytes()))
 
     def decode(self, reduction: int = 1) -> Image.Image:
         """The RGB image.
@@ -54,8 +58,8 @@ class EncodedImage:
         Raises:
             UnreadableImageError: the file is damaged; names it.
         """
+        image = self._image
         with self._named():
-            image = self._image
             if reduction > 1:
                 image.draft(None, (image.width // reduction, image.height // reduction))
             if image.mode == "P" and "transparency" in image.info:

@@ -4,16 +4,17 @@ from collections.abc import Callable
 import difflib
 from typing import Any, Literal
 
+from castream_jax.data.augment import BrightnessJitter, RandomCrop, RandomFlip, RandomResizedCrop
 from castream_jax.data.cifar10 import Cifar10, binary_folder
 from castream_jax.data.cub import Cub
 from castream_jax.data.digits import CanvasDigits
 from castream_jax.data.image_folder import ImageFolder
 from castream_jax.data.imagenet import ImageNet
 from castream_jax.data.indoor67 import Indoor67
-from castream_jax.data.loader import Transform
+from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
-from castream_jax.data.transforms import CenterCrop, RandomCrop, RandomFlip, Squash
+from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.data.voc import Voc
 
 DataConfig = Any  # an ml_collections.ConfigDict, whose fields have no static type
@@ -65,24 +66,35 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     """The transforms of each record: resizing, then, for training only, augmentation.
 
     Args:
-        data_config: `resize` is one of `RESIZES`; `image_size` is the side of the result in pixels
-            ("center_crop" first brings the shorter side to 8/7 of it, 256 for 224); `flip` mirrors half of
-            the images; `crop_padding` shifts them by up to so many pixels.
+        data_config: `resize` is one of `RESIZES`, `image_size` the side of the result in pixels ("center_crop" first
+            brings the shorter side to 8/7 of it, 256 for 224; "none": the images have their size). In training,
+            `random_resized_crop` takes the place of "squash" and "center_crop", `flip` mirrors half of the images,
+            `crop_padding` shifts them by up to so many pixels, `brightness` multiplies them by a factor within 1 ± it,
+            and `draft` allows coarser decoding of JPEGs that are much larger than wanted.
         train: whether to augment.
 
     Raises:
         ValueError: the way of resizing is unknown.
     """
-    size = data_config.image_size
-    transforms: list[Transform] = []
-    if data_config.resize == "squash":
-        transforms.append(Squash(size))
-    elif data_config.resize == "center_crop":
-        transforms.append(CenterCrop(resize=size * 8 // 7, size=size))
-    elif data_config.resize != "none":
+    size, draft = data_config.image_size, train and data_config.draft
+    if data_config.resize not in RESIZES:
         raise ValueError(f"unknown resize '{data_config.resize}'; choose one of {', '.join(RESIZES)}")
+    transforms: list[Transform] = []
+    if data_config.resize != "none" and train and data_config.random_resized_crop:
+        transforms.append(RandomResizedCrop(size, draft=draft))
+    elif data_config.resize == "squash":
+        transforms.append(Squash(size, draft))
+    elif data_config.resize == "center_crop":
+        transforms.append(CenterCrop(resize=size * 8 // 7, size=size, draft=draft))
     if train and data_config.flip:
         transforms.append(RandomFlip())
     if train and data_config.crop_padding:
         transforms.append(RandomCrop(data_config.crop_padding))
+    if train and data_config.brightness:
+        transforms.append(BrightnessJitter(data_config.brightness))
     return transforms
+
+
+def reading_options(data_config: DataConfig) -> dict[str, Any]:
+    """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
+    return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}

@@ -42,11 +42,7 @@ class ImageFiles:
         return len(self.files)
 
     def open(self, index: int) -> dict[str, Any]:
-        """The record with its image still encoded.
-
-        Raises:
-            UnreadableImageError: the file is missing or is no image; names it.
-        """
+        """The record with its image still encoded; nothing is read yet."""
         file = self.root / self.files[index]
         record: dict[str, Any] = {"pixels": EncodedImage(file, str(file)), "label": self.labels[index], "index": index}
         if self.boxes is not None:

@@ -79,8 +79,8 @@ class TfdsSource:
         image = EncodedImage(bytes(example[self._image]), self.name(index), "prepare the dataset again")
         record: dict[str, Any] = {"pixels": image, "label": np.int32(example[self._label]), "index": index}
         if self._has_box:
-            height, width = image.size
             y0, x0, y1, x1 = example["bbox"]  # as fractions of the sides
+            height, width = image.size
             record["box"] = np.array([x0 * width, y0 * height, x1 * width, y1 * height], np.float32)
         return record
 

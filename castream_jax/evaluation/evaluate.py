@@ -20,7 +20,14 @@ import pyarrow.parquet as pq
 from castream_jax.attribution.attribute import check_methods
 from castream_jax.backbones import fingerprint
 from castream_jax.config import Config
-from castream_jax.data import Source, eval_loader, open_source, record_transforms
+from castream_jax.data import (
+    Source,
+    describe_unreadable,
+    eval_loader,
+    open_source,
+    reading_options,
+    record_transforms,
+)
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
 from castream_jax.metrics import METRICS
@@ -66,10 +73,11 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     begin = time.perf_counter()
 
     # --- accuracy, over all images ---
-    hits = dict.fromkeys(model.heads, 0)
+    hits, counted = dict.fromkeys(model.heads, 0), 0
     for batch, predictions in _batches(
         config, source, mesh, "accuracy", lambda b: predict_batch(graphdef, state, b["pixels"])
     ):
+        counted += int(batch["mask"].sum())
         for head, classes in predictions.items():
             hits[head] += int((classes == batch["label"])[batch["mask"]].sum())
 
@@ -101,6 +109,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
                 shown |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
                 gallery.append({**image, **shown})
     seconds = time.perf_counter() - begin
+    if not rows or not gallery:
+        raise ValueError("none of the images to explain, or to show, can be read: run `castream data check` on them.")
+    counted_rows = len({row["index"] for row in rows})
 
     # --- write ---
     folder = Path(workdir).resolve() / "evaluation"
@@ -113,14 +124,15 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         "protocol": {"hash": protocol.hash, **protocol.as_dict()},
         "trunk_fingerprint": fingerprint(model.backbone),
         "class_names": list(source.class_names),
-        "accuracy_images": len(source),
-        "images": len(chosen),
+        "accuracy_images": counted,
+        "images": counted_rows,
+        "unreadable_images": len(source) - counted,
         "heads": {
-            head: {"accuracy": hits[head] / len(source), "parameters": _count_parameters(model, head)} for head in hits
+            head: {"accuracy": hits[head] / counted, "parameters": _count_parameters(model, head)} for head in hits
         },
         "metrics": _means(rows),
         "seconds": seconds,
-        "images_per_second": len(chosen) / seconds,
+        "images_per_second": counted_rows / seconds,
         "device": f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
         "versions": _versions(),
     }
@@ -143,21 +155,25 @@ def _batches(
         source,
         batch_size=config.evaluation.batch_size,
         transforms=record_transforms(config.data, train=False),
-        num_threads=config.data.num_threads,
+        **reading_options(config.data),
     )
+    batches = iter(loader)
     progress = Progress(task, total=len(source), unit="images")
     since, last_report, done = time.monotonic(), 0.0, 0
     pending: tuple[dict[str, np.ndarray], Any] | None = None
-    for batch in itertools.chain(loader, [None]):  # None: nothing more to start, the last result to take
+    for batch in itertools.chain(batches, [None]):  # None: nothing more to start, the last result to take
         result = None if batch is None else function(shard_batch({k: batch[k] for k in ("pixels", "label")}, mesh))
         if pending is not None:
             yield pending[0], jax.device_get(pending[1])
-            done += int(pending[0]["mask"].sum())
+            done += int((pending[0]["index"] >= 0).sum())
             now = time.monotonic()
             if now - last_report > 5 or done == len(source):
                 last_report = now
                 progress.report(done, f"{done / (now - since):,.1f} images/s")
         pending = None if batch is None else (batch, result)
+    if batches.unreadable:
+        progress.say(describe_unreadable(batches.unreadable))
+    batches.close()
 
 
 def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

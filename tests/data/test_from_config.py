@@ -4,12 +4,14 @@ from ml_collections import ConfigDict
 import pytest
 
 from castream_jax.data import (
+    BrightnessJitter,
     CanvasDigits,
     CenterCrop,
     Cifar10,
     ImageFolder,
     RandomCrop,
     RandomFlip,
+    RandomResizedCrop,
     Squash,
     TfdsSource,
     Voc,
@@ -29,7 +31,10 @@ def _config(**fields) -> ConfigDict:
         "seed": 0,
         "resize": "none",
         "flip": False,
+        "random_resized_crop": False,
         "crop_padding": 0,
+        "brightness": 0.0,
+        "draft": False,
     }
     return ConfigDict(defaults | fields)
 
@@ -112,6 +117,12 @@ def test_unknown_split_names_the_known_ones():
         ({"flip": True, "crop_padding": 4, "resize": "squash"}, True, [Squash(64), RandomFlip(), RandomCrop(4)]),
         ({"flip": True, "crop_padding": 4, "resize": "squash"}, False, [Squash(64)]),
         ({"crop_padding": 4}, True, [RandomCrop(4)]),
+        ({"resize": "squash", "random_resized_crop": True}, True, [RandomResizedCrop(64)]),
+        ({"resize": "center_crop", "random_resized_crop": True}, False, [CenterCrop(resize=73, size=64)]),
+        ({"resize": "none", "random_resized_crop": True, "brightness": 0.4}, True, [BrightnessJitter(0.4)]),
+        ({"resize": "squash", "random_resized_crop": True, "draft": True}, True, [RandomResizedCrop(64, draft=True)]),
+        ({"resize": "squash", "draft": True}, True, [Squash(64, draft=True)]),
+        ({"resize": "squash", "draft": True}, False, [Squash(64)]),
     ],
 )
 def test_transforms_of_a_config(fields, train, expected):
