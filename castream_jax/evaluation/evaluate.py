@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from castream_jax.attribution.attribute import check_methods
 from castream_jax.chunks import chunk_for
 from castream_jax.config import Config
-from castream_jax.data import eval_loader, open_source, record_transforms
+from castream_jax.data import eval_loader, open_source, reading_options, record_transforms
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
@@ -124,7 +124,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             Subset(source, positions),
             batch_size=settings.batch_size,
             transforms=record_transforms(config.data, train=False),
-            num_threads=config.data.num_threads,
+            **reading_options(config.data),
         )
         total = sum(len(part.positions) for part in same)
         progress = Progress(task, total=total, unit="images", done=total - len(positions))
