@@ -29,7 +29,6 @@ from castream_jax.evaluation.run import claim_results, hash_of, identify, part_s
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
 from castream_jax.parallel import (
-    check_batch_size,
     data_mesh,
     replicate,
     shard_batch,
@@ -52,7 +51,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     `rows/` has one row per image x head x method, `predictions/` one per image x head, in parts (see `parts`);
     `curves.parquet` mean insertion and deletion curves, `gallery.npz` images and maps to look at, `summary.json` the
     means with intervals. Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of
-    it. Batches are split over the devices; the last one is padded, and the padding is counted nowhere.
+    it. Every device is given `batch_size` images at a time, in the same company on one device or on many, in one
+    process or in several: otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places.
+    The last of them are padded, and the padding is counted nowhere.
 
     Parts that are there already, whole and of this very run (see `run.identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
@@ -61,7 +62,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     Args:
         config: see `castream_jax.config.base_config`.
         workdir: folder of a trained experiment.
-        mesh: devices of this process to split each batch over; by default all of them.
+        mesh: devices of this process to use; by default all of them.
 
     Returns:
         The summary: metrics as fractions.
@@ -73,7 +74,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     # --- input ---
     settings = config.evaluation
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
-    _check_settings(settings, mesh)
+    _check_settings(settings)
     protocol = get_protocol(settings.protocol)
     source = open_source(config.data, "test")
     check_classes(source.class_names, config.backbone.num_classes)
@@ -88,7 +89,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         name: sum(p.size for p in jax.tree.leaves(nnx.state(head, nnx.Param))) for name, head in model.heads.items()
     }
     state = replicate(state, mesh)
-    split = split_over_images(mesh) if mesh.size > 1 else None
+    split = split_over_images(mesh)
 
     # --- resume ---
     folder = Path(workdir).resolve() / "evaluation"
@@ -122,7 +123,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         positions = np.concatenate([part.positions for part in todo])
         batches = eval_loader(
             Subset(source, positions),
-            batch_size=settings.batch_size,
+            batch_size=settings.batch_size * mesh.size,
             transforms=record_transforms(config.data, train=False),
             num_threads=config.data.num_threads,
         )
@@ -173,9 +174,8 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     return json.loads((folder / "summary.json").read_text())
 
 
-def _check_settings(settings: Config, mesh: Mesh) -> None:
-    check_batch_size(settings.batch_size, mesh)
-    for field, least in (("images_per_part", 1), ("max_images", 0), ("gallery", 0), ("chunk", 0)):
+def _check_settings(settings: Config) -> None:
+    for field, least in (("batch_size", 1), ("images_per_part", 1), ("max_images", 0), ("gallery", 0), ("chunk", 0)):
         if settings[field] < least:
             raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
 
