@@ -85,12 +85,12 @@ def base_config() -> Config:
     )
     config.evaluation = ConfigDict(
         {
-            "batch_size": 64,
+            "batch_size": 64,  # images per device
             "methods": ("gradcam", "attention"),
             "protocol": "castream",
             "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
             "gallery": 24,  # images shown in the report
-            "images_per_part": 512,  # an interrupted evaluation loses no more than so many; whole batches
+            "images_per_part": 512,  # an interrupted evaluation loses no more than so many
             "curves": True,  # keep the insertion and deletion curve of every row
             "memory_mib": 0,  # of each device, for masked images; 0: 1 GiB of a CPU's, a quarter of an accelerator's
             "checkpoint": "last",  # or "best", by validation

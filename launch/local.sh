@@ -3,7 +3,7 @@
 #
 #   launch/local.sh CONFIG WORKDIR [--config.field=value …]
 #
-# All accelerators of the machine are used. PROCESSES=n starts n processes that share the batch (CPU machines, or one
+# All accelerators of the machine are used. PROCESSES=n starts n processes that share the images (CPU machines, or one
 # process per accelerator); DEVICES=n splits a CPU into n devices per process. The same command resumes what was stopped.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -16,12 +16,13 @@ if [ "$processes" -gt 1 ]; then
     CASTREAM_COORDINATOR=127.0.0.1:${PORT:-12355}
     export CASTREAM_COORDINATOR CASTREAM_NUM_PROCESSES=$processes
     trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-    for ((i = 0; i < processes; i++)); do
-        CASTREAM_PROCESS_ID=$i python -m castream_jax train --config "$config" --workdir "$workdir" "$@" &
-    done
-    for ((i = 0; i < processes; i++)); do wait -n; done # one failure stops them all
-    unset CASTREAM_COORDINATOR CASTREAM_NUM_PROCESSES
-else
-    python -m castream_jax train --config "$config" --workdir "$workdir" "$@"
 fi
-python -m castream_jax evaluate --config "$config" --workdir "$workdir" "$@"
+for command in train evaluate; do
+    run=(python -m castream_jax "$command" --config "$config" --workdir "$workdir" "$@")
+    if [ "$processes" -gt 1 ]; then
+        for ((i = 0; i < processes; i++)); do CASTREAM_PROCESS_ID=$i "${run[@]}" & done
+        for ((i = 0; i < processes; i++)); do wait -n; done # one failure stops them all
+    else
+        "${run[@]}"
+    fi
+done

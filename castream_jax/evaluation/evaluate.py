@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from castream_jax.attribution.attribute import check_methods
 from castream_jax.chunks import chunk_for
 from castream_jax.config import Config
-from castream_jax.data import eval_loader, open_source, reading_options, record_transforms
+from castream_jax.data import describe_unreadable, eval_loader, open_source, reading_options, record_transforms
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
@@ -29,7 +29,6 @@ from castream_jax.evaluation.run import claim_results, hash_of, identify, part_s
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
 from castream_jax.parallel import (
-    check_batch_size,
     data_mesh,
     replicate,
     shard_batch,
@@ -52,7 +51,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     `rows/` has one row per image x head x method, `predictions/` one per image x head, in parts (see `parts`);
     `curves.parquet` mean insertion and deletion curves, `gallery.npz` images and maps to look at, `summary.json` the
     means with intervals. Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of
-    it. Batches are split over the devices; the last one is padded, and the padding is counted nowhere.
+    it. Every device is given `batch_size` images at a time, in the same company on one device or on many, in one
+    process or in several: otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places.
+    The last of them are padded, and the padding is counted nowhere.
 
     Parts that are there already, whole and of this very run (see `run.identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
@@ -61,7 +62,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     Args:
         config: see `castream_jax.config.base_config`.
         workdir: folder of a trained experiment.
-        mesh: devices of this process to split each batch over; by default all of them.
+        mesh: devices of this process to use; by default all of them.
 
     Returns:
         The summary: metrics as fractions.
@@ -73,7 +74,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     # --- input ---
     settings = config.evaluation
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
-    _check_settings(settings, mesh)
+    _check_settings(settings)
     protocol = get_protocol(settings.protocol)
     source = open_source(config.data, "test")
     check_classes(source.class_names, config.backbone.num_classes)
@@ -88,7 +89,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         name: sum(p.size for p in jax.tree.leaves(nnx.state(head, nnx.Param))) for name, head in model.heads.items()
     }
     state = replicate(state, mesh)
-    split = split_over_images(mesh) if mesh.size > 1 else None
+    split = split_over_images(mesh)
 
     # --- resume ---
     folder = Path(workdir).resolve() / "evaluation"
@@ -120,11 +121,13 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         if not todo:
             continue
         positions = np.concatenate([part.positions for part in todo])
-        batches = eval_loader(
-            Subset(source, positions),
-            batch_size=settings.batch_size,
-            transforms=record_transforms(config.data, train=False),
-            **reading_options(config.data),
+        batches = iter(
+            eval_loader(
+                Subset(source, positions),
+                batch_size=settings.batch_size * mesh.size,
+                transforms=record_transforms(config.data, train=False),
+                **reading_options(config.data),
+            )
         )
         total = sum(len(part.positions) for part in same)
         progress = Progress(task, total=total, unit="images", done=total - len(positions))
@@ -132,6 +135,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         results = _results(batches, positions, shown, mesh, function, progress)
         for part, of_part in zip(todo, regroup(results, [len(part.positions) for part in todo]), strict=True):
             write_part(folder, part, of_part, source, protocol.hash, curves=settings.curves)
+        if batches.unreadable:
+            say(describe_unreadable(batches.unreadable))
+        batches.close()
     wait_for_all_processes()
     seconds = time.perf_counter() - begin
 
@@ -141,8 +147,13 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             raise ValueError(f"Part {lost[0]} is not in {folder}: all processes must share the folder of the workdir.")
         write_gallery(folder, parts)
         explained = [part for part in parts if part.explained]
-        means, differences, curves = summarise_rows(read_parts(folder, explained, "rows", ROW_COLUMNS))
-        heads = summarise_predictions(read_parts(folder, parts, "predictions", PREDICTION_COLUMNS))
+        predictions = read_parts(folder, parts, "predictions", PREDICTION_COLUMNS)
+        rows = read_parts(folder, explained, "rows", ROW_COLUMNS)
+        if not len(rows):
+            raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
+        means, differences, curves = summarise_rows(rows)
+        heads = summarise_predictions(predictions)
+        readable = len(predictions) // len(model.heads)
         order = [(head, method) for method in methods for head in model.heads]  # as they were given
         means, differences = (
             sorted(entries, key=lambda entry: order.index((entry["head"], entry["method"])))
@@ -156,8 +167,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             "trunk_fingerprint": identity["trunk"],
             "trunk_dtype": identity["dtype"],
             "class_names": list(source.class_names),
-            "accuracy_images": len(source),
-            "images": sum(len(part.positions) for part in explained),
+            "accuracy_images": readable,
+            "images": len(rows) // len(means),
+            "unreadable_images": len(source) - readable,
             "heads": {head: heads[head] | {"parameters": sizes[head]} for head in model.heads},
             "metrics": means,
             "differences": differences,
@@ -174,9 +186,14 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     return json.loads((folder / "summary.json").read_text())
 
 
-def _check_settings(settings: Config, mesh: Mesh) -> None:
-    check_batch_size(settings.batch_size, mesh)
-    for field, least in (("images_per_part", 1), ("max_images", 0), ("gallery", 0), ("memory_mib", 0)):
+def _check_settings(settings: Config) -> None:
+    for field, least in (
+        ("batch_size", 1),
+        ("images_per_part", 1),
+        ("max_images", 0),
+        ("gallery", 0),
+        ("memory_mib", 0),
+    ):
         if settings[field] < least:
             raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
 
@@ -190,6 +207,8 @@ def _results(
     progress: Progress,
 ) -> Iterator[Tree]:
     """What `write_part` wants to know of the images, batch by batch, without the padding.
+
+    An image that could not be read is not `readable`, and not among the shown.
 
     Args:
         batches: of an `eval_loader`.
@@ -206,16 +225,18 @@ def _results(
 
     at = 0
     for batch, (results, maps) in _one_behind(start, batches):
-        count = int(batch["mask"].sum())
+        count = int((batch["index"] >= 0).sum())
         here = slice(at, at + count)
         at += count
         images = np.full(count, None, object)
-        if shown[here].any():  # maps are large, and wanted for few images
+        wanted = shown[here] & batch["mask"][:count]
+        if wanted.any():  # maps are large, and wanted for few images
             maps = jax.device_get(maps)
-            for i in np.flatnonzero(shown[here]):
+            for i in np.flatnonzero(wanted):
                 images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
                 images[i] |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
-        results = {**jax.device_get(results), "index": batch["index"], "label": batch["label"]}
+        given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
+        results = {**jax.device_get(results), **given}
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}
 

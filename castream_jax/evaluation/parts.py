@@ -48,7 +48,7 @@ class Part(NamedTuple):
         if not path.exists():
             return False
         with np.load(path) as there:
-            return bool(np.isin(self.shown, there["position"]).all())
+            return bool(np.isin(self.shown, there["asked"]).all())
 
 
 def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[Part]:
@@ -107,23 +107,27 @@ def write_part(folder: Path, part: Part, results: Tree, source: Source, protocol
     Args:
         folder: `evaluation/` of a workdir.
         part: the images.
-        results: of these images, `{"index", "label": [n], "top": {head: [n, top]}, "scores": {(head, method): …},
-            "shown": [n]}`: scores as `castream.score` returns, empty for a part that is not explained; None, or what
+        results: of these images, `{"index", "label", "readable": [n], "top": {head: [n, top]}, "scores": {(head, method): …},
+            "shown": [n]}`: what is not readable has no row; scores as `castream.score` returns, empty for a part that is not explained; None, or what
             the gallery shows of an image, as a dictionary of its `position`, `index`, `pixels`, `map/<head>/<method>`.
         source: has the images' names.
         protocol_hash: stamped on every row.
         curves: whether to keep the insertion and deletion curve of each row.
     """
-    names = [source.name(int(position)) for position in part.positions]
+    readable = results["readable"]
+    names = [source.name(int(position)) for position in part.positions[readable]]
+    results = jax.tree.map(lambda leaf: leaf[readable], results)
     if len(part.shown):
         images = [
             {**image, **{f"prediction/{head}": top[i, 0] for head, top in results["top"].items()}}
             for i, image in enumerate(results["shown"])
             if image is not None
         ]
-        arrays: dict[str, Any] = {name: np.stack([image[name] for image in images]) for name in images[0]}
+        arrays: dict[str, Any] = {
+            name: np.stack([image[name] for image in images]) for name in (images[0] if images else ())
+        }
         with replacing(part.path(folder, "gallery")) as temporary:
-            np.savez_compressed(temporary, **arrays)
+            np.savez_compressed(temporary, asked=part.shown, **arrays)
     if part.explained:
         _write_table(part.path(folder, "rows"), _rows(results, names, protocol_hash, curves))
     _write_table(part.path(folder, "predictions"), _predictions(results, names))
@@ -144,7 +148,9 @@ def write_gallery(folder: Path, parts: Sequence[Part]) -> None:
     for part in parts:
         if len(part.shown):
             with np.load(part.path(folder, "gallery")) as there:
-                arrays = {name: there[name] for name in there.files}
+                arrays = {name: there[name] for name in there.files if name != "asked"}
+            if not arrays:  # none of them was readable
+                continue
             wanted = np.isin(arrays["position"], part.shown)
             shown.append({name: array[wanted] for name, array in arrays.items()})
     if not shown:

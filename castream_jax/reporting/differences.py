@@ -55,4 +55,5 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
 
 
 def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+    percent = round(100 * fraction, 2)
+    return f"{percent:+.2f}".replace("-", "−") if percent else "0.00"
