@@ -13,7 +13,7 @@ import numpy as np
 import castream_jax as castream
 from castream_jax.attribution import Inputs, saliency_maps, upsample
 from castream_jax.metrics import scores_of_maps
-from castream_jax.metrics.causal import num_steps, pixel_ranks
+from castream_jax.metrics.causal import pixel_ranks, pixels_moved
 from castream_jax.protocol import Protocol
 from castream_jax.training.step import to_unit_range
 
@@ -37,7 +37,8 @@ def count_scored(images: int, size: int, maps: int, protocol: Protocol) -> int:
     Each image blurred; masked by each map; revealed and erased by each map at the steps between the first and the last;
     and one empty image for all.
     """
-    return images * (1 + maps * (1 + 2 * (num_steps(size, protocol.rows_per_step) - 1))) + 1
+    inner = len(pixels_moved(size, size, protocol.rows_per_step, protocol.num_steps)) - 2
+    return images * (1 + maps * (1 + 2 * inner)) + 1
 
 
 def images_per_second(function: Callable[[], object], images: int) -> float:

@@ -64,6 +64,18 @@ def _parser() -> argparse.ArgumentParser:
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
     commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
+    text = "Show the evaluation protocols: all of them, the choices of one, or where two differ (Markdown)."
+    command = commands.add_parser("protocol", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_protocol)
+    actions = command.add_subparsers(required=True, dest="action", metavar="ACTION")
+    for action, names, text in (
+        ("list", (), "Name, hash and particular choices of every protocol."),
+        ("show", ("NAME",), "Every choice of one protocol, and its hash."),
+        ("diff", ("A", "B"), "The choices that differ between two protocols."),
+    ):
+        parser_of_action = actions.add_parser(action, help=text, description=text, allow_abbrev=False)
+        for name in names:
+            parser_of_action.add_argument("names", metavar=name, action="append")
     text = "Check a backbone's weights against its architecture and write them as safetensors, in torchvision's names."
     command = commands.add_parser("convert", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=_convert)
@@ -135,6 +147,14 @@ def _models(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
     for line in models_table():
         print(line, flush=True)
+
+
+def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from castream_jax.reporting.protocols import differences_table, protocol_table, protocols_table
+
+    tables = {"list": protocols_table, "show": protocol_table, "diff": differences_table}
+    for line in tables[arguments.action](*getattr(arguments, "names", ())):
+        print(line)
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:

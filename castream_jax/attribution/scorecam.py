@@ -66,7 +66,7 @@ def channel_scores(inputs: Inputs, channels: Int[Array, "b k"]) -> dict[str, Flo
         masks = min_max(enlarge(rows, channel, columns)) if aligned else enlarge(rows, min_max(channel), columns)
         logits = model(masked(model.backbone, pixels[jobs.image], masks, protocol))
         if protocol.scorecam_weight == "class_probability":
-            logits = {head: jax.nn.softmax(of_head) for head, of_head in logits.items()}
+            logits = {head: protocol.probabilities(of_head) for head, of_head in logits.items()}
         return inputs.of_class(logits, jobs.image)
 
     # The jobs that must run come first: every channel that varies, and the first constant one of each image.

@@ -52,7 +52,7 @@ def explain_batch(
 
     def run(state: Tree, pixels: Array, labels: Array) -> tuple[Tree, Tree, Tree]:
         inputs = Inputs(nnx.merge(graphdef, state), to_unit_range(pixels), labels, protocol, chunk)
-        probabilities = {name: jax.nn.softmax(logits) for name, logits in inputs.logits.items()}
+        probabilities = {name: protocol.probabilities(logits) for name, logits in inputs.logits.items()}
         maps = saliency_maps(inputs, methods)
         scores = scores_of_maps(inputs.model, inputs.pixels, labels, maps, probabilities, protocol, chunk)
         return {name: top_classes(logits) for name, logits in inputs.logits.items()}, maps, scores

@@ -107,9 +107,10 @@ def write_part(folder: Path, part: Part, results: Tree, source: Source, protocol
     Args:
         folder: `evaluation/` of a workdir.
         part: the images.
-        results: of these images, `{"index", "label", "readable": [n], "top": {head: [n, top]}, "scores": {(head, method): …},
-            "shown": [n]}`: what is not readable has no row; scores as `castream.score` returns, empty for a part that is not explained; None, or what
-            the gallery shows of an image, as a dictionary of its `position`, `index`, `pixels`, `map/<head>/<method>`.
+        results: of these images, `{"index", "label", "readable": [n], "top": {head: [n, top]},
+            "scores": {(head, method): …}, "shown": [n]}`: an image that is not readable gets no row; scores are as
+            `castream.score` returns, empty for a part that is not explained; shown is None, or what the gallery shows
+            of an image, as a dictionary of its `position`, `index`, `pixels`, `map/<head>/<method>`.
         source: has the images' names.
         protocol_hash: stamped on every row.
         curves: whether to keep the insertion and deletion curve of each row.
