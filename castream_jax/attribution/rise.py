@@ -32,7 +32,8 @@ def rise(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
 
     def run(jobs: _Jobs) -> Float[Array, "jobs heads"]:
         shown = masked(model.backbone, pixels[jobs.image], rise_masks(jobs.mask, height, width, protocol), protocol)
-        return inputs.of_class(model.probabilities(shown), jobs.image)
+        probabilities = {head: inputs.protocol.probabilities(logits) for head, logits in model(shown).items()}
+        return inputs.of_class(probabilities, jobs.image)
 
     job = jnp.arange(count * batch)
     scores = map_chunks(run, _Jobs(job % batch, job // batch), inputs.chunk).reshape(count, batch, -1)
