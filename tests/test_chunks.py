@@ -47,15 +47,14 @@ def test_only_the_first_chunks_are_computed():
         assert seen == expected, count
 
 
-@pytest.mark.parametrize(("name", "size", "mebibytes"), [("cifar_resnet20", 32, 5), ("resnet18", 64, 35)])
-def test_the_budget_is_kept_and_used(name: str, size: int, mebibytes: int):
+def test_the_budget_is_kept_and_used():
     """What the compiler allocates for all of Score-CAM stays near the budget that its chunk was worked out for.
 
     10 % more: beside a chunk, the program holds the batch's own features and scores. Half: chunks are halved.
     """
-    backbone = castream.create_backbone(name, rngs=nnx.Rngs(0))
+    size, budget = 32, 5 * 2**20
+    backbone = castream.create_backbone("cifar_resnet20", rngs=nnx.Rngs(0))
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
-    budget = mebibytes * 2**20
     chunk = chunk_for(model, size, size, budget)
     assert 2 <= chunk < 32
     graphdef, state = nnx.split(model)
@@ -66,10 +65,10 @@ def test_the_budget_is_kept_and_used(name: str, size: int, mebibytes: int):
 
 
 def test_more_memory_takes_more_images_up_to_what_is_fastest(small_model):
-    chunks = [chunk_for(small_model, 32, 32, 2**exponent) for exponent in range(10, 32, 3)]
-    assert chunks == sorted(chunks)
+    chunks = [chunk_for(small_model, 32, 32, memory) for memory in (2**10, 2**22, 2**40)]
     assert chunks[0] == 1
-    assert chunks[-1] == 32
-    assert chunk_for(small_model, 64, 64, 2**21) < chunk_for(small_model, 32, 32, 2**21)
+    assert 1 < chunks[1] < 32
+    assert chunks[2] == 32
+    assert chunk_for(small_model, 64, 64, 2**22) < chunks[1]
     with pytest.raises(ValueError, match="must be positive, or 0 for the default, got -1"):
         chunk_for(small_model, 32, 32, -1)

@@ -30,7 +30,7 @@ def test_under_gap_a_weight_is_the_channels_share_of_the_logit(small_model):
     last = backbone.stages(pixels)[-1]
     logit = small_model(pixels)["gap"][jnp.arange(4), labels]
     weights = backbone.linear.kernel[...].T[labels] * last.mean((1, 2)) / logit[:, None]
-    maps = castream.attribute(small_model, pixels, labels, METHOD)
+    maps = castream.attribute(small_model, pixels, labels, METHOD, chunk=32)
     np.testing.assert_allclose(maps["gap", "ablationcam"], expected_map(last, weights), rtol=0, atol=1e-4)
 
 
@@ -71,8 +71,8 @@ def test_a_logit_of_zero_gives_no_nan():
     backbone.linear.kernel.set_value(kernel.at[:, 0].set(jnp.zeros(64)))
     backbone.linear.bias.set_value(jnp.zeros(10))
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
-    zeros = castream.attribute(model, pixels, jnp.zeros(2, jnp.int32), METHOD)["gap", "ablationcam"]
+    zeros = castream.attribute(model, pixels, jnp.zeros(2, jnp.int32), METHOD, chunk=32)["gap", "ablationcam"]
     np.testing.assert_array_equal(zeros, 0)
     backbone.linear.kernel.set_value(kernel.at[:, 0].set(column))
-    maps = castream.attribute(model, pixels, jnp.zeros(2, jnp.int32), METHOD)["gap", "ablationcam"]
+    maps = castream.attribute(model, pixels, jnp.zeros(2, jnp.int32), METHOD, chunk=32)["gap", "ablationcam"]
     assert np.all(np.isfinite(maps))

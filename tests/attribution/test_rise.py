@@ -58,7 +58,7 @@ def test_the_map_is_the_mean_of_masks_by_class_probability(small_model):
     rng = np.random.default_rng(0)
     pixels = jnp.asarray(rng.random((3, 16, 20, 3)), jnp.float32)
     labels = jnp.asarray([3, 1, 4])
-    backbone = small_model.backbone
+    backbone, predict = small_model.backbone, jax.jit(small_model.probabilities)
     for space in ("pixels", "normalised"):
         choices = protocol(rise_masks=30, rise_cells=5, rise_probability=0.4, masked_space=space)
         masks = rise_masks(jnp.arange(30), 16, 20, choices)
@@ -67,7 +67,7 @@ def test_the_map_is_the_mean_of_masks_by_class_probability(small_model):
             shown = pixels[image][None] * masks[..., None]
             if space == "normalised":
                 shown = backbone.denormalise(backbone.normalise(pixels[image][None]) * masks[..., None])
-            for head, probabilities in small_model.probabilities(shown).items():
+            for head, probabilities in predict(shown).items():
                 of_class = np.asarray(probabilities[:, labels[image]], np.float64)
                 mean = np.tensordot(of_class, np.asarray(masks, np.float64), 1) / (30 * 0.4)
                 expected = min_max(jnp.asarray(mean, jnp.float32)[None])[0]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import castream_jax as castream
 from castream_jax.attribution import min_max
@@ -89,6 +90,7 @@ def test_equals_masks_made_one_by_one(small_model, fields):
     maps = castream.attribute(small_model, pixels, labels, METHOD, protocol, chunk=7)
     predicted = {head: logits.argmax(-1) for head, logits in small_model(pixels).items()}
     aligned = protocol.scorecam_mask == "resize_then_min_max"
+    predict = jax.jit(small_model)
     for image in range(len(pixels)):
         channels = np.moveaxis(features[image], -1, 0).astype(np.float64)
         masks = [
@@ -100,7 +102,7 @@ def test_equals_masks_made_one_by_one(small_model, fields):
             shown = pixels[image][None] * masks
         else:
             shown = backbone.denormalise(backbone.normalise(pixels[image][None]) * masks)
-        for head, logits in jax.jit(small_model)(shown).items():
+        for head, logits in predict(shown).items():
             label = labels[image] if protocol.target_class == "label" else predicted[head][image]
             by_class = protocol.scorecam_weight == "class_probability"
             weights = np.array(jax.nn.softmax(logits)[:, label] if by_class else jax.nn.softmax(logits[:, label]))
@@ -129,7 +131,7 @@ def test_a_class_specific_stream_reads_the_prediction_on_the_masked_image():
     stream = castream.CrossAttentionStream(backbone.stage_dims, num_queries=10, rngs=nnx.Rngs(1))
     model = castream.Model(backbone, {"ca": stream})
     pixels, labels = random_images(1)
-    maps = castream.attribute(model, pixels, labels, METHOD)["ca", "scorecam"]
+    maps = castream.attribute(model, pixels, labels, METHOD, chunk=64)["ca", "scorecam"]
     channels = np.moveaxis(np.asarray(backbone.stages(pixels)[-1][0]), -1, 0)
     masks = jnp.asarray(np.stack([scaled(enlarged(one, 16, aligned=True)) for one in channels]), jnp.float32)
     stages = backbone.stages(pixels * masks[..., None])
@@ -168,20 +170,19 @@ def test_memory_does_not_grow_with_the_number_of_channels():
 
 def test_several_devices_give_the_same_maps_without_any_communication(small_model):
     # 1e-6: each device convolves chunks of other sizes, which may change the order of some sums.
-    methods = ("scorecam", "ablationcam", "rise")
-    protocol = variant(rise_masks=20)
+    methods, protocol = ("scorecam", "rise"), variant(rise_masks=20)
     pixels, labels = random_images(8)
     one = castream.attribute(small_model, pixels, labels, methods, protocol, chunk=16)
     mesh = data_mesh(jax.devices()[:4])
     split = split_over_images(mesh)
     graphdef, state = nnx.split(small_model)
-    state = replicate(state, mesh)
-    pixels, labels = jax.device_put(pixels, split), jax.device_put(labels, split)
-    several = castream.attribute(nnx.merge(graphdef, state), pixels, labels, methods, protocol, chunk=16)
+    arrays = replicate(state, mesh), jax.device_put(pixels, split), jax.device_put(labels, split)
+    compiled = _attribute.lower(graphdef, *arrays, methods, protocol, 16, split).compile()
+    several = compiled(*arrays)
     for key, maps in several.items():
         assert len(maps.sharding.device_set) == 4
         np.testing.assert_allclose(maps, one[key], rtol=0, atol=1e-6, err_msg=str(key))
-    hlo = _attribute.lower(graphdef, state, pixels, labels, methods, protocol, 16, split).compile().as_text()
+    hlo = compiled.as_text()
     assert "convolution" in hlo
     for communication in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert communication not in hlo
@@ -189,15 +190,18 @@ def test_several_devices_give_the_same_maps_without_any_communication(small_mode
 
 def test_budget_error_is_that_of_the_maps_with_this_budget(small_model):
     pixels, labels = random_images(3)
-    exact = castream.attribute(small_model, pixels, labels, METHOD)
-    errors = castream.scorecam_budget_error(small_model, pixels, labels, budgets=(4, 16, 64))
+    exact = castream.attribute(small_model, pixels, labels, METHOD, chunk=64)
+    budgeted = castream.attribute(small_model, pixels, labels, METHOD, variant(scorecam_channels=4), chunk=64)
+    errors = castream.scorecam_budget_error(small_model, pixels, labels, budgets=(4, 16, 64), chunk=64)
     for head in small_model.heads:
-        for budget in (4, 16):
-            maps = castream.attribute(small_model, pixels, labels, METHOD, variant(scorecam_channels=budget))
-            difference = np.abs(np.asarray(maps[head, "scorecam"]) - np.asarray(exact[head, "scorecam"]))
-            np.testing.assert_allclose(errors[head][budget]["max"], difference.max((1, 2)), rtol=0, atol=1e-5)
-            np.testing.assert_allclose(errors[head][budget]["mean"], difference.mean((1, 2)), rtol=0, atol=1e-5)
-            assert np.all(np.abs(errors[head][budget]["rank_correlation"]) < 1)
+        difference = np.abs(np.asarray(budgeted[head, "scorecam"]) - np.asarray(exact[head, "scorecam"]))
+        np.testing.assert_allclose(errors[head][4]["max"], difference.max((1, 2)), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(errors[head][4]["mean"], difference.mean((1, 2)), rtol=0, atol=1e-5)
+        orders = (
+            scipy.stats.spearmanr(a.ravel(), b.ravel())[0]
+            for a, b in zip(budgeted[head, "scorecam"], exact[head, "scorecam"], strict=True)
+        )
+        np.testing.assert_allclose(errors[head][4]["rank_correlation"], list(orders), rtol=0, atol=0.05)
         assert errors[head][4]["max"].mean() > errors[head][16]["max"].mean() > 0
         np.testing.assert_array_equal(errors[head][64]["max"], 0)
         np.testing.assert_allclose(errors[head][64]["rank_correlation"], 1)
