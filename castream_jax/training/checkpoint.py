@@ -206,10 +206,8 @@ class Checkpoints:
         """Called by Orbax, in its thread, when the files are written and have not yet their final name."""
         if jax.process_index() == 0:
             (temporary,) = self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*")
-            files = sorted(
-                path for item in ("about", "state") for path in (temporary / item).rglob("*") if path.is_file()
-            )
-            checksums = {str(path.relative_to(temporary)): _checksum(path) for path in files}
+            written = (path for item in ("about", "state") for path in (temporary / item).rglob("*"))
+            checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
             (temporary / CHECKSUMS).write_text(json.dumps(checksums))
 
     def _about(self, step: int) -> dict[str, Any]:

@@ -143,11 +143,12 @@ def test_a_disk_without_room_is_told_and_the_last_checkpoint_stays(three: Path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     big = {"params": jnp.asarray(np.random.default_rng(0).random(50_000, np.float32))}
+    checkpoints = Checkpoints(three, trunk="t")
     try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        checkpoints.save(40, big, Position(40))
         with pytest.raises(OSError, match=r"Checkpoint 40 could not be written .*; checkpoint 30 is intact: make room"):
-            with Checkpoints(three, trunk="t") as checkpoints:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-                checkpoints.save(40, big, Position(40))
+            checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, former)
