@@ -1,5 +1,6 @@
 """Progress on stderr, one line a report: reads the same in a terminal, a log file and a Slurm job's output."""
 
+from collections.abc import Callable
 import time
 
 import jax
@@ -25,6 +26,18 @@ class Progress:
         left = f"{_clock((self._total - done) * (now - since) / (done - at))} left" if done > at else "…"
         counts = f"{done:,}/{self._total:,} {self._unit}"
         self.say(" · ".join(part for part in (counts, text, left if done < self._total else "done") if part))
+
+    def every(self, seconds: float) -> Callable[[int], None]:
+        """A function of the number done, which reports it once in so many seconds, and at the end."""
+        last = time.monotonic()
+
+        def report(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= seconds or done == self._total:
+                last = time.monotonic()
+                self.report(done)
+
+        return report
 
     def say(self, text: str) -> None:
         """One line about the task, from the first of several processes."""

@@ -157,23 +157,24 @@ def _batches(
         transforms=record_transforms(config.data, train=False),
         **reading_options(config.data),
     )
-    batches = iter(loader)
     progress = Progress(task, total=len(source), unit="images")
     since, last_report, done = time.monotonic(), 0.0, 0
+    unreadable: list[str] = []
     pending: tuple[dict[str, np.ndarray], Any] | None = None
-    for batch in itertools.chain(batches, [None]):  # None: nothing more to start, the last result to take
+    for batch in itertools.chain(loader, [None]):  # None: nothing more to start, the last result to take
         result = None if batch is None else function(shard_batch({k: batch[k] for k in ("pixels", "label")}, mesh))
         if pending is not None:
             yield pending[0], jax.device_get(pending[1])
-            done += int((pending[0]["index"] >= 0).sum())
+            there = pending[0]["index"] >= 0  # not padding
+            unreadable += [source.name(done + row) for row in np.flatnonzero(there & ~pending[0]["mask"]).tolist()]
+            done += int(there.sum())
             now = time.monotonic()
             if now - last_report > 5 or done == len(source):
                 last_report = now
                 progress.report(done, f"{done / (now - since):,.1f} images/s")
         pending = None if batch is None else (batch, result)
-    if batches.unreadable:
-        progress.say(describe_unreadable(batches.unreadable))
-    batches.close()
+    if unreadable:
+        progress.say(describe_unreadable(unreadable))
 
 
 def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
