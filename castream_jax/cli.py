@@ -89,6 +89,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
     )
+    data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."
+    command = actions.add_parser("check", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_data_check)
+    command.add_argument("source", metavar="SOURCE", help="image_folder, imagenet, cub, voc, indoor67, cifar10, …")
+    command.add_argument("--path", default="", help="folder of the dataset")
+    command.add_argument("--split", action="append", metavar="NAME", help="may be repeated; by default all there are")
+    command.add_argument("--sample", default="data-sample", metavar="PREFIX", help="the samples are PREFIX-SPLIT.png")
+    command.add_argument("--difficult", default="ignore", choices=("ignore", "count"), help="of Pascal VOC")
+    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="that decode")
     return parser
 
 
@@ -155,6 +166,34 @@ def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
     tables = {"list": protocols_table, "show": protocol_table, "diff": differences_table}
     for line in tables[arguments.action](*getattr(arguments, "names", ())):
         print(line)
+
+
+def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from castream_jax.config import base_config
+    from castream_jax.data.check import check_source, describe, write_sample
+    from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.progress import Progress
+
+    data = base_config().data
+    data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
+    sources = {}
+    for split in arguments.split or splits_of(arguments.source, arguments.path):
+        data.update(train_split=split)
+        side = split if arguments.source == "digits" else "train"
+        sources[split] = open_source(data, side, rows="images")
+    broken = 0
+    for split, source in sources.items():
+        progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
+        check = check_source(source, progress.pace, arguments.threads)
+        sample = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        write_sample(source, sample)
+        print(*([f"{arguments.source} {split}".strip(), *describe(check, source.class_names)]), sep="\n  ")
+        print(f"  sample: {sample}", flush=True)
+        broken += len(check.unreadable)
+    if broken:
+        raise ValueError(
+            f"unreadable images: {broken}, named above; replace or remove them, or set data.on_error to 'skip'."
+        )
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:

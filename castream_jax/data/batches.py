@@ -129,4 +129,5 @@ class BatchIterator(grain.DatasetIterator[Batch]):
 def describe_unreadable(names: Sequence[str]) -> str:
     """One line for logs: how many images could not be read, and the first three of them."""
     first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} unreadable images were skipped: {first}"
+    images = "image was" if len(names) == 1 else "images were"
+    return f"{len(names)} unreadable {images} skipped: {first}"

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 import difflib
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 from castream_jax.data.augment import BrightnessJitter, RandomCrop, RandomFlip, RandomResizedCrop
@@ -9,7 +11,7 @@ from castream_jax.data.cifar10 import Cifar10, binary_folder
 from castream_jax.data.cub import Cub
 from castream_jax.data.digits import CanvasDigits
 from castream_jax.data.image_folder import ImageFolder
-from castream_jax.data.imagenet import ImageNet
+from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
@@ -49,10 +51,7 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
     source = data_config.source
-    if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f"did you mean '{near[0]}'? There are" if near else "choose one of"
-        raise ValueError(f"unknown data source '{source}'; {hint} {', '.join(SOURCES)}")
+    _check_source(source)
     if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
@@ -60,6 +59,27 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     if source == "voc":
         return Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
     return _AT_PATH[source](path, named)
+
+
+def splits_of(source: str, path: str) -> tuple[str, ...]:
+    """The splits that a dataset has by its layout, or, of folder trees and TFDS datasets, those that are there.
+
+    Raises:
+        ValueError: the source is unknown, or lacks its path.
+    """
+    _check_source(source)
+    if source != "digits" and not path:
+        raise ValueError(f"source '{source}' needs a path, the folder of the dataset")
+    if source == "tfds":
+        info = Path(path) / "dataset_info.json"
+        return (
+            tuple(split["name"] for split in json.loads(info.read_text())["splits"]) if info.is_file() else ("train",)
+        )
+    if source == "image_folder":
+        return tuple(name for name in ("train", "val", "test") if Path(path, name).is_dir()) or ("",)
+    if source == "imagenet":
+        return tuple(name for name in ("train", "val") if imagenet_folder(Path(path), name)) or ("val",)
+    return ("train", "val") if source == "voc" else ("train", "test")
 
 
 def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
@@ -98,3 +118,10 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
 def reading_options(data_config: DataConfig) -> dict[str, Any]:
     """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
     return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
+
+
+def _check_source(source: str) -> None:
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, n=1)
+        hint = f"did you mean '{near[0]}'? There are" if near else "choose one of"
+        raise ValueError(f"unknown data source '{source}'; {hint} {', '.join(SOURCES)}")

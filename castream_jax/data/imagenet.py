@@ -56,7 +56,12 @@ class ImageNet(ImageFiles):
         """
         root = Path(root)
         wnids = {wnid: label for label, wnid in enumerate(imagenet_classes())}
-        folder = _split_folder(root, split)
+        folder = imagenet_folder(root, split)
+        if folder is None:
+            raise FileNotFoundError(
+                f"no ImageNet images in '{root / split}' or '{root / 'Data/CLS-LOC' / split}'; "
+                f"give the folder that holds the split '{split}'"
+            )
         flat = sorted(entry for entry in os.listdir(folder) if entry.lower().endswith(IMAGE_SUFFIXES))
         if flat:
             prefix = folder.relative_to(root).as_posix()
@@ -75,14 +80,9 @@ class ImageNet(ImageFiles):
         super().__init__(root, files, labels, tuple(imagenet_classes().values()), boxes)
 
 
-def _split_folder(root: Path, split: str) -> Path:
-    places = [root / split, *(root / inside / "Data" / "CLS-LOC" / split for inside in (".", "ILSVRC"))]
-    for folder in places:
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"no ImageNet images in '{places[0]}' or '{places[1]}'; give the folder that holds the split '{split}'"
-    )
+def imagenet_folder(root: Path, split: str) -> Path | None:
+    """Where the images of a split lie; None if there are none."""
+    return _first(*(root / inside / split for inside in (".", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC")))
 
 
 def _validation_labels(root: Path, folder: Path, files: list[str], wnids: dict[str, int]) -> np.ndarray:

@@ -20,7 +20,7 @@ class Voc(ImageFiles):
 
     Records are images, for training, or pairs of an image and a class that it shows, for evaluating one explanation
     each. Both have `target`, 1 for every class shown. Of a pair, `label` is its class and `box` the objects of that
-    class; of an image, `label` is the first class it shows, -1 if none, and there is no box.
+    class; of an image, `label` is the first class it shows, -1 if none, and `box` all objects.
     """
 
     def __init__(
@@ -65,18 +65,16 @@ class Voc(ImageFiles):
         shown, present = _multi_hot(counted), _multi_hot(objects)
         self._targets, self._masks = shown.astype(np.float32), shown == present
         labels = np.where(shown.any(1), shown.argmax(1), -1).astype(np.int32)
-        self._image_of, boxes = np.arange(len(images)), None
+        self._image_of = np.arange(len(images))
         if rows == "pairs":
             self._image_of, labels = (column.astype(np.int32) for column in np.nonzero(shown))
             if not len(labels):
                 raise ValueError(f"no image of the split '{split}' in '{root}' shows an object that counts")
-            boxes = stack_boxes(
-                [
-                    [_box(item) for item in counted[image] if item.name == CLASS_NAMES[label]]
-                    for image, label in zip(self._image_of, labels, strict=True)
-                ]
-            )
-        super().__init__(root, [images[image] for image in self._image_of], labels, CLASS_NAMES, boxes)
+        boxes = [
+            [_box(item) for item in counted[image] if rows == "images" or item.name == CLASS_NAMES[label]]
+            for image, label in zip(self._image_of, labels, strict=True)
+        ]
+        super().__init__(root, [images[image] for image in self._image_of], labels, CLASS_NAMES, stack_boxes(boxes))
         self._rows = rows
 
     def open(self, index: int) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def test_an_image_has_a_target_of_all_its_classes(voc):
     assert [np.flatnonzero(~source[i]["target_mask"]).tolist() for i in range(4)] == [[], [CHAIR], [], []]
     assert [int(source[i]["label"]) for i in range(4)] == [DOG, -1, -1, CHAIR]
     assert (source[0]["target"].dtype, source[0]["target_mask"].dtype) == (np.float32, np.bool_)
-    assert "box" not in source[0]
+    assert source[0]["box"].tolist() == [[0, 1, 10, 20], [3, 4, 6, 7], [2, 2, 9, 9]]  # without the difficult one
+    assert not source[1]["box"].any()
     assert source.name(0) == "JPEGImages/2007_000027.jpg"
 
 
