@@ -21,6 +21,7 @@ import scipy.stats
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.data import open_source
+from castream_jax.data.batches import BatchIterator
 from castream_jax.evaluation import evaluate
 from castream_jax.evaluation.parts import evenly_spaced, list_parts, regroup
 from castream_jax.parallel import data_mesh
@@ -306,20 +307,20 @@ def test_batches_are_read_as_they_are_needed(trained, monkeypatch):
     """Never more than two batches ahead of the results: the data set need not fit into memory."""
     config, workdir = trained
     read, taken, ahead = [], [], []
-    original_loader, original_one_behind = evaluate_module.eval_loader, evaluate_module._one_behind
+    original_next, original_one_behind = BatchIterator.__next__, evaluate_module._one_behind
 
-    def counting_loader(*arguments, **options):
-        for batch in original_loader(*arguments, **options):
-            read.append(batch["index"])
-            ahead.append(len(read) - len(taken))
-            yield batch
+    def counting_next(iterator: BatchIterator):
+        batch = original_next(iterator)
+        read.append(batch["index"])
+        ahead.append(len(read) - len(taken))
+        return batch
 
     def counting_results(*arguments):
         for result in original_one_behind(*arguments):
             taken.append(result)
             yield result
 
-    monkeypatch.setattr(evaluate_module, "eval_loader", counting_loader)
+    monkeypatch.setattr(BatchIterator, "__next__", counting_next)
     monkeypatch.setattr(evaluate_module, "_one_behind", counting_results)
     evaluate(config, workdir)
     assert len(read) == 2 + 8  # 50 and the other 309 images, 10 for each of 4 devices

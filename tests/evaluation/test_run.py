@@ -46,5 +46,5 @@ def test_all_that_decides_the_numbers_does(identity_of, small_model):
 
 def test_where_and_how_fast_it_runs_does_not(identity_of):
     data = {"path": "/elsewhere", "num_threads": 0, "flip": True, "canvases_per_digit": 3}
-    evaluation = {"batch_size": 7, "chunk": 5, "images_per_part": 3, "gallery": 0}
+    evaluation = {"batch_size": 7, "memory_mib": 64, "images_per_part": 3, "gallery": 0}
     assert identity_of(data=data, evaluation=evaluation) == identity_of()

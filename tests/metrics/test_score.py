@@ -140,7 +140,9 @@ def test_arguments_that_do_not_fit_are_refused(small_model):
         castream.score(small_model, pixels, labels, {("cb", "gradcam"): maps["gap", "a"]})
     with pytest.raises(ValueError, match=r"must be \[B, h, w\] with B = 3, got \[2, 4, 4\]"):
         castream.score(small_model, pixels, labels, {("ca", "gradcam"): maps["gap", "a"][:2]})
-    with pytest.raises(ValueError, match=r"There is no metric 'A': did you mean 'AI'\? choose from AD, AG, AI, I, D, P"):
+    with pytest.raises(
+        ValueError, match=r"There is no metric 'A': did you mean 'AI'\? choose from AD, AG, AI, I, D, P"
+    ):
         castream.score(small_model, pixels, labels, maps, metrics=("AD", "A"))
     with pytest.raises(ValueError, match="No metric was given"):
         castream.score(small_model, pixels, labels, maps, metrics=())
