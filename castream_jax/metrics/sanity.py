@@ -17,7 +17,6 @@ import scipy.stats
 from castream_jax.attribution import attribute
 from castream_jax.backbones import load_torch_state_dict, torch_state_dict
 from castream_jax.backbones.weights import fresh_classifier
-from castream_jax.chunks import DEFAULT_CHUNK
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream
@@ -34,7 +33,7 @@ def cascading_randomisation(
     protocol: str | Protocol = "castream",
     *,
     seed: int = 0,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
 ) -> list[dict[str, Any]]:
     """Rank correlation of the model's maps with those of the model that is random from the top down to each stage.
 
@@ -55,7 +54,7 @@ def cascading_randomisation(
         stream draws them.
     """
     protocol = dataclasses.replace(get_protocol(protocol), target_class="label")
-    changed = nnx.merge(*nnx.split(model))  # variables of its own
+    changed = nnx.clone(model)
     streams = [head for head in changed.heads.values() if isinstance(head, CrossAttentionStream)]
     # Seeds far from those that people choose: the new weights must not happen to be the old ones.
     classifier_seed, *stream_seeds = np.random.SeedSequence(seed).generate_state(1 + len(streams)).tolist()

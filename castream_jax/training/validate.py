@@ -10,11 +10,11 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from castream_jax.config import Config
 from castream_jax.data import eval_loader, open_source, reading_options, record_transforms
 from castream_jax.data.subset import Subset
+from castream_jax.metrics.average_precision import mean_average_precision
 from castream_jax.parallel import replicated, shard_batch, split_over_images
 from castream_jax.training.step import Split, State, hit, to_unit_range
 
@@ -83,15 +83,6 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
 
 def _mean_average_precision(results: list[dict[str, Any]]) -> dict[str, float]:
     rows = np.concatenate([result["mask"] for result in results])
-    targets = np.concatenate([result["target"] for result in results])[rows]
-    present = targets.any(0)
-    return {
-        name: float(
-            average_precision_score(
-                targets[:, present],
-                np.concatenate([result["logits"][name] for result in results])[rows][:, present],
-                average="macro",
-            )
-        )
-        for name in results[0]["logits"]
-    }
+    targets = np.concatenate([result["target"] for result in results])[rows] > 0
+    logits = {name: np.concatenate([r["logits"][name] for r in results])[rows] for name in results[0]["logits"]}
+    return {name: mean_average_precision(of_head, targets) for name, of_head in logits.items()}

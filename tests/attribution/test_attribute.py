@@ -98,5 +98,5 @@ def test_arguments_that_do_not_fit_are_refused(small_model):
         castream.attribute(small_model, pixels, labels[:1])
     with pytest.raises(ValueError, match="labels must lie in 0 … 9, got 0 … 10"):
         castream.attribute(small_model, pixels, jnp.array([0, 10]))
-    with pytest.raises(ValueError, match="Unknown protocol 'castrem': one of castream"):
+    with pytest.raises(ValueError, match="Unknown protocol 'castrem': did you mean castream"):
         castream.attribute(small_model, pixels, labels, protocol="castrem")
