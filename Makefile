@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed  ## train, evaluate and report on bundled digits,
 	$(BIN)/castream quickstart --workdir $(WORKDIR)
 
 test: lint types  ## lint, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # two at a time: most of a test is compiling, on one core
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
