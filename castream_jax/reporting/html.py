@@ -103,4 +103,5 @@ def _gallery(evaluation: Path, summary: Mapping[str, Any]) -> Gallery | None:
 
 def _settings(fields: Mapping[str, Any]) -> str:
     """`block ca, start stage 0` from a flat part of the configuration."""
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
+    told = {key: value for key, value in fields.items() if (key, value) != ("learning_rate", 0)}  # 0: everyone's
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value is not None)
