@@ -1,0 +1,161 @@
+"""A backbone trained from weights under GAP, step by step as PyTorch trains torchvision's, then frozen for a stream."""
+
+import json
+from pathlib import Path
+
+import chex
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import castream_jax as castream
+from castream_jax.backbones import read_weights, torch_state_dict
+from castream_jax.backbones.resnet import BasicBlock, ResNet
+from castream_jax.experiment import open_backbone
+from castream_jax.parallel import data_mesh
+from castream_jax.training import train
+from castream_jax.training.optimizer import sgd
+from castream_jax.training.restore import restore_model
+from castream_jax.training.step import initial_state, make_train_step, split_model
+
+
+@pytest.fixture(scope="module")
+def torch_resnet():
+    """torchvision's class of ResNets, also where it was installed without its compiled operators."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare fine-tuning with")
+    try:
+        return pytest.importorskip("torchvision.models.resnet", reason="torchvision is not installed")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        return pytest.importorskip("torchvision.models.resnet")
+
+
+def batches(count: int):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            "pixels": rng.integers(0, 256, (8, 64, 64, 3), np.uint8),
+            "label": rng.integers(0, 5, 8).astype(np.int32),
+        }
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "frozen"])
+def test_fine_tuning_is_pytorchs(torch_resnet, batch_norm: str):
+    # One step, 2e-4 of the largest change: float32, sums of 8 × 64 × 64 terms in another order. With batch statistics
+    # 1e-2: the last bit of a pixel (x / 255, compiled) can decide a maximum in the stem's pooling, and a gradient of
+    # the stem then takes another path; given the same float32 pixels the gradients agree to 3e-6.
+    tolerance = 1e-2 if batch_norm == "train" else 2e-4
+    import torch
+
+    backbone = ResNet("resnet10", BasicBlock, (1, 1, 1, 1), num_classes=5, rngs=nnx.Rngs(0))
+    theirs = torch_resnet.ResNet(torch_resnet.BasicBlock, [1, 1, 1, 1], num_classes=5)
+    before = torch_state_dict(backbone)
+    theirs.load_state_dict({name: torch.tensor(value) for name, value in before.items()}, strict=False)
+    theirs.train()
+    norms = [module for module in theirs.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if batch_norm == "frozen":
+        for module in norms:
+            module.eval()
+            module.requires_grad_(False)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in theirs.parameters() if parameter.requires_grad], 0.01, 0.9, weight_decay=1e-2
+    )
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
+    split = split_model(model, "backbone", batch_norm)
+    ours = sgd(optax.constant_schedule(0.01), momentum=0.9, weight_decay=1e-2)
+    state, step = initial_state(split, ours), jax.jit(make_train_step(split, ours, label_smoothing=0.1))
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
+    for batch in batches(1):
+        state = step(state, split.frozen, batch)
+        pixels = torch.tensor(batch["pixels"]).permute(0, 3, 1, 2).float() / 255
+        optimizer.zero_grad()
+        logits = theirs((pixels - mean) / std)
+        torch.nn.functional.cross_entropy(logits, torch.tensor(batch["label"]).long(), label_smoothing=0.1).backward()
+        optimizer.step()
+    nnx.update(model, state["params"])
+    nnx.update(model, state["stats"])
+    after = torch_state_dict(backbone)
+    expected = theirs.state_dict()
+    for name, value in after.items():
+        if name.endswith("running_var") and batch_norm == "train":
+            continue  # Flax averages biased variances, PyTorch unbiased ones; both normalise by biased ones
+        change = np.abs(before[name] - expected[name].numpy()).max()
+        assert np.abs(value - expected[name].numpy()).max() <= tolerance * change + 1e-7, name
+        of_norm = "bn" in name or "downsample.1" in name
+        assert (change > 0) == (batch_norm == "train" or not of_norm), name
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(small_model):
+    rng = np.random.default_rng(0)
+    batch = {
+        "pixels": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, 10, 16).astype(np.int32),
+    }
+    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=1e-4)
+    split = split_model(small_model, "streams")
+
+    def trained(**options):
+        state, step = initial_state(split, optimizer), jax.jit(make_train_step(split, optimizer, **options))
+        state = step(state, split.frozen, batch)
+        changes = jax.tree.map(lambda after, before: after - before, state["params"], split.params)
+        return changes, state["totals"]
+
+    whole = trained()
+    mesh = data_mesh(jax.devices()[:2])
+    for options in ({"accumulate": 4}, {"accumulate": 4, "mesh": mesh}):
+        for ours, expected in zip(jax.tree.leaves(trained(**options)), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
+    split = split_model(model, "backbone")
+    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.0, weight_decay=0.0)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
+    labels = rng.integers(0, 10, 8).astype(np.int32)
+    step = make_train_step(split, optimizer, accumulate=2)
+    state = initial_state(split, optimizer)
+    after = jax.jit(step)(state, {}, {"pixels": pixels, "label": labels})
+
+    def loss(params, stats, pixels, labels):
+        model = nnx.merge(split.graphdef, params, stats)
+        log_probabilities = jax.nn.log_softmax(model(pixels.astype(jnp.float32) / 255)["gap"])
+        value = -jnp.take_along_axis(log_probabilities, labels[:, None], 1).mean()
+        return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    gradients, stats = [], split.stats
+    for part in (0, 1):
+        gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(split.params, stats, pixels[part::2], labels[part::2])
+        gradients.append(gradient)
+    expected = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b) / 2, split.params, *gradients)
+    chex.assert_trees_all_close(after["params"], expected, rtol=0, atol=1e-5)
+    chex.assert_trees_all_close(after["stats"], stats, rtol=1e-5, atol=1e-6)
+
+
+def test_fine_tune_then_freeze_then_stream(tiny_config, tmp_path: Path, resnet8_weights: Path):
+    tuning = {"target": "backbone", "batch_norm": "frozen", "validate_every": 1}
+    config = tiny_config(train=tuning, backbone={"new_classifier": True}, optimizer={"learning_rate": 0.02})
+    begin = open_backbone(config)
+    weights = read_weights(resnet8_weights)
+    assert not np.allclose(begin.linear.kernel[...].T, weights["linear.weight"])
+    tuned = train(config, tmp_path / "tuned") / "export" / "backbone.safetensors"
+    moved = {name for name, value in read_weights(tuned).items() if not np.array_equal(value, weights[name])}
+    assert moved == {name for name in weights if "bn" not in name}
+    lines = [json.loads(line) for line in (tmp_path / "tuned" / "logs" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["gap/loss"] > lines[-2]["gap/loss"]
+    assert 0 <= lines[-1]["gap/validation_accuracy"] <= 1
+
+    beside = tiny_config(backbone={"weights": str(tuned)})
+    workdir = train(beside, tmp_path / "stream")
+    chex.assert_trees_all_equal(torch_state_dict(restore_model(beside, workdir).backbone), read_weights(tuned))
+    with pytest.raises(ValueError, match="new_classifier is for fine-tuning: it needs weights and"):
+        train(tiny_config(backbone={"new_classifier": True}), tmp_path / "other")
+    with pytest.raises(ValueError, match="must be 'train' or 'frozen', got 'thawed'"):
+        train(tiny_config(train={"target": "backbone", "batch_norm": "thawed"}), tmp_path / "other")
