@@ -36,20 +36,20 @@ def torch_resnet():
 
 
 def batches(count: int):
+    """Pixels of 0 or 1 after division by 255, exactly: their last bit can decide a maximum in the stem's pooling, and the
+    gradient then takes another path.
+    """
     rng = np.random.default_rng(0)
     for _ in range(count):
         yield {
-            "pixels": rng.integers(0, 256, (8, 64, 64, 3), np.uint8),
+            "pixels": 255 * rng.integers(0, 2, (8, 64, 64, 3), np.uint8),
             "label": rng.integers(0, 5, 8).astype(np.int32),
         }
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
 def test_fine_tuning_is_pytorchs(torch_resnet, batch_norm: str):
-    # One step, 2e-4 of the largest change: float32, sums of 8 × 64 × 64 terms in another order. With batch statistics
-    # 1e-2: the last bit of a pixel (x / 255, compiled) can decide a maximum in the stem's pooling, and a gradient of
-    # the stem then takes another path; given the same float32 pixels the gradients agree to 3e-6.
-    tolerance = 1e-2 if batch_norm == "train" else 2e-4
+    # One step, 2e-4 of the largest change: float32, sums of 8 × 64 × 64 terms in another order.
     import torch
 
     backbone = ResNet("resnet10", BasicBlock, (1, 1, 1, 1), num_classes=5, rngs=nnx.Rngs(0))
@@ -85,7 +85,7 @@ def test_fine_tuning_is_pytorchs(torch_resnet, batch_norm: str):
         if name.endswith("running_var") and batch_norm == "train":
             continue  # Flax averages biased variances, PyTorch unbiased ones; both normalise by biased ones
         change = np.abs(before[name] - expected[name].numpy()).max()
-        assert np.abs(value - expected[name].numpy()).max() <= tolerance * change + 1e-7, name
+        assert np.abs(value - expected[name].numpy()).max() <= 2e-4 * change + 1e-7, name
         of_norm = "bn" in name or "downsample.1" in name
         assert (change > 0) == (batch_norm == "train" or not of_norm), name
 
