@@ -71,26 +71,14 @@ def scaled(x: np.ndarray) -> np.ndarray:
     return (x - x.min()) / np.ptp(x) if np.ptp(x) > 0 else np.zeros_like(x)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"scorecam_weight": "channel_softmax", "scorecam_mask": "min_max_then_resize", "masked_space": "normalised"},
-        {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
-        {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
-    ],
-    ids=lambda fields: ",".join(map(str, fields.values())) or "castream",
-)
-def test_equals_masks_made_one_by_one(small_model, fields):
-    """Also where channels are constant (the first stage has some) and where most channels are left out."""
-    protocol = variant(**fields)
+def check_against_masks_made_one_by_one(model: castream.Model, protocol: castream.Protocol) -> None:
     pixels, labels = random_images(2)
-    backbone, size = small_model.backbone, pixels.shape[1]
+    backbone, size = model.backbone, pixels.shape[1]
     features = np.asarray(backbone.stages(pixels)[-1 if protocol.target_stage is None else protocol.target_stage])
-    maps = castream.attribute(small_model, pixels, labels, METHOD, protocol, chunk=7)
-    predicted = {head: logits.argmax(-1) for head, logits in small_model(pixels).items()}
+    maps = castream.attribute(model, pixels, labels, METHOD, protocol, chunk=7)
+    predicted = {head: logits.argmax(-1) for head, logits in model(pixels).items()}
     aligned = protocol.scorecam_mask == "resize_then_min_max"
-    predict = jax.jit(small_model)
+    predict = jax.jit(model)
     for image in range(len(pixels)):
         channels = np.moveaxis(features[image], -1, 0).astype(np.float64)
         masks = [
@@ -111,6 +99,27 @@ def test_equals_masks_made_one_by_one(small_model, fields):
                 weights[falling[protocol.scorecam_channels :]] = 0
             expected = scaled(np.maximum(0, np.tensordot(weights, channels, 1)))
             np.testing.assert_allclose(maps[head, "scorecam"][image], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"scorecam_weight": "channel_softmax", "scorecam_mask": "min_max_then_resize", "masked_space": "normalised"},
+        {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
+        {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
+    ],
+    ids=lambda fields: ",".join(map(str, fields.values())) or "castream",
+)
+def test_equals_masks_made_one_by_one(small_model, fields):
+    """Also where most channels are left out, and where some are constant, as in the first stage."""
+    check_against_masks_made_one_by_one(small_model, variant(**fields))
+
+
+@pytest.mark.parametrize("weight", ["class_probability", "channel_softmax"])
+def test_constant_channels_weigh_what_the_black_image_is_worth(weight):
+    model = castream.Model(Patches(8, constant=3), {"gap": castream.GlobalAveragePooling()})
+    check_against_masks_made_one_by_one(model, variant(scorecam_weight=weight))
 
 
 def test_images_of_a_batch_do_not_see_each_other_nor_the_chunk(small_model):
