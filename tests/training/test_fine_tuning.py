@@ -36,8 +36,9 @@ def torch_resnet():
 
 
 def batches(count: int):
-    """Pixels of 0 or 1 after division by 255, exactly: their last bit can decide a maximum in the stem's pooling, and the
-    gradient then takes another path.
+    """Pixels that are 0 or 1 after division by 255, exactly.
+
+    The last bit of others can decide a maximum in the stem's pooling, and the gradient then takes another path.
     """
     rng = np.random.default_rng(0)
     for _ in range(count):
