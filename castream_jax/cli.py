@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workdir", required=True, help="folder of the experiment")
         if name == "train":
             command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
+            command.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes, where process 0 is")
+            command.add_argument("--num-processes", type=int, metavar="N", help="of several processes, how many")
+            command.add_argument("--process-id", type=int, metavar="I", help="of several processes, which one this is")
         if name in ("train", "evaluate"):
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
@@ -94,7 +97,7 @@ def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
-    _start()
+    _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.training import train
 
     print(train(config, arguments.workdir, profile=arguments.profile))
@@ -141,13 +144,13 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:
     return override(open_config(arguments.config or Path(arguments.workdir) / "config.json"), overrides)
 
 
-def _start() -> None:
+def _start(*processes: Any) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    from castream_jax.parallel import initialise_processes
+    from castream_jax.processes import initialise_processes
 
-    initialise_processes()
+    initialise_processes(*processes)
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:
