@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0; 2 after a mistake in arguments, config, data or weights, told in one sentence; 3 when training
-        diverged; 130 when interrupted. `CASTREAM_TRACEBACK=1` shows where an error came from.
+        diverged; 4 when another process of the run died; 130 when interrupted. `CASTREAM_TRACEBACK=1` shows where an error came from.
     """
     arguments, overrides = _parser().parse_known_args(argv)
     try:
@@ -98,9 +98,11 @@ def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
     _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    from castream_jax.processes import leaving_with_the_others
     from castream_jax.training import train
 
-    print(train(config, arguments.workdir, profile=arguments.profile))
+    with leaving_with_the_others():
+        print(train(config, arguments.workdir, profile=arguments.profile))
 
 
 def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -1,7 +1,9 @@
 """Start-up of several processes that train as one: who they are, and where they meet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
+import sys
 from typing import Literal, NamedTuple
 
 import jax
@@ -10,6 +12,9 @@ import jax
 HEARTBEAT_TIMEOUT = 60
 
 PORT = 12355
+
+# Exit status of a process that was left by another one.
+PEER_LOST = 4
 
 
 class ProcessGroup(NamedTuple):
@@ -52,6 +57,28 @@ def initialise_processes(
     except jax.errors.JaxRuntimeError as error:
         where = "" if group == "tpu" else f" at {group.coordinator}, as {group.index} of {group.count}"
         raise ConnectionError(f"The processes of this run did not find each other{where}: {error}") from error
+
+
+@contextlib.contextmanager
+def leaving_with_the_others() -> Iterator[None]:
+    """Around the work of one of several processes: when another one dies, says so and ends this one, with status 4.
+
+    A collective that loses a peer fails at once where the network tells (gloo, a closed connection), else when the
+    heartbeat stops, after which JAX itself ends the process. An orderly exit would wait for the dead.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:160]
+        print(
+            f"castream: process {jax.process_index()} of {jax.process_count()} ends because another one has died or "
+            f"cannot be reached ({reason}): see the others' output; the same command continues from the last checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(PEER_LOST)
 
 
 def find_processes(
