@@ -16,7 +16,8 @@ import numpy as np
 
 import castream_jax as castream
 
-CURVES = {"I": "insertion_curve", "D": "deletion_curve"}
+METHODS = {"gradcam": "gradcam", "gradcam++": "gradcampp", "scorecam": "scorecam"}  # here: in the reference arrays
+CURVES = ("I", "D")
 
 
 def main() -> None:
@@ -36,19 +37,22 @@ def official_code(shared: Path) -> dict[str, float]:
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
     pixels, labels = golden["images"].astype(np.float32) / 255, golden["labels"]
     stages = backbone.stages(pixels)
-    maps = castream.attribute(model, pixels, labels)
+    maps = castream.attribute(model, pixels, labels, tuple(METHODS))
     scores = castream.score(model, pixels, labels, maps)
+    keys = {key: f"{key[0]}/{METHODS[key[1]]}" for key in maps}
 
     result = {"logits": max(_largest(value, golden[f"{head}/logits"]) for head, value in model(pixels).items())}
     attention = stream.attention_logits(stages)
     result["attention logits"] = max(
         _largest(logits[:, 0], golden[f"attention_logits_{number}"]) for number, logits in enumerate(attention)
     )
-    result["Grad-CAM maps"] = max(_largest(maps[key], golden[f"{key[0]}/gradcam/map"]) for key in maps)
+    for method in METHODS:
+        of_method = [key for key in maps if key[1] == method]
+        result[f"{method} maps"] = max(_largest(maps[key], golden[f"{keys[key]}/map"]) for key in of_method)
     for metric in ("AD", "AG", "AI"):
-        result[metric] = max(_largest(scores[key][metric], golden[f"{key[0]}/gradcam/{metric}"]) for key in maps)
+        result[metric] = max(_largest(scores[key][metric], golden[f"{name}/{metric}"]) for key, name in keys.items())
     for metric in CURVES:
-        means = (scores[key][metric].mean() - golden[f"{key[0]}/gradcam/{metric}"].mean() for key in maps)
+        means = (scores[key][metric].mean() - golden[f"{name}/{metric}"].mean() for key, name in keys.items())
         result[f"mean {metric}, points"] = max(100 * abs(float(mean)) for mean in means)
     return result
 

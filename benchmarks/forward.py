@@ -27,17 +27,9 @@ import castream_jax as castream
 from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 try:
-    import torch
-    import torchvision
+    from pytorch_models import torch, torchvision
 except ModuleNotFoundError:
     torch = torchvision = None
-except RuntimeError:  # torchvision was installed without its compiled operators, which the models have no use for
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    import torchvision
 
 
 def main() -> None:

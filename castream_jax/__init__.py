@@ -1,6 +1,6 @@
 """CA-Stream in JAX: attention-based pooling beside a frozen CNN, and exact interpretability metrics."""
 
-from castream_jax.attribution import attribute
+from castream_jax.attribution import attribute, scorecam_budget_error
 from castream_jax.backbones import (
     Backbone,
     backbone_names,
@@ -40,5 +40,6 @@ __all__ = [
     "register_backbone",
     "save_pretrained",
     "score",
+    "scorecam_budget_error",
     "torch_stream_state_dict",
 ]

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
-        print("\ncastream: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CASTREAM_TRACEBACK"):
@@ -58,15 +58,27 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workdir", required=True, help="folder of the experiment")
         if name == "train":
             command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
+        if name in ("train", "evaluate"):
             command.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes, where process 0 is")
             command.add_argument("--num-processes", type=int, metavar="N", help="of several processes, how many")
             command.add_argument("--process-id", type=int, metavar="I", help="of several processes, which one this is")
-        if name in ("train", "evaluate"):
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
     commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
+    text = "Show the evaluation protocols: all of them, the choices of one, or where two differ (Markdown)."
+    command = commands.add_parser("protocol", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_protocol)
+    actions = command.add_subparsers(required=True, dest="action", metavar="ACTION")
+    for action, names, text in (
+        ("list", (), "Name, hash and particular choices of every protocol."),
+        ("show", ("NAME",), "Every choice of one protocol, and its hash."),
+        ("diff", ("A", "B"), "The choices that differ between two protocols."),
+    ):
+        parser_of_action = actions.add_parser(action, help=text, description=text, allow_abbrev=False)
+        for name in names:
+            parser_of_action.add_argument("names", metavar=name, action="append")
     text = "Check a backbone's weights against its architecture and write them as safetensors, in torchvision's names."
     command = commands.add_parser("convert", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=_convert)
@@ -80,6 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
     )
+    data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."
+    command = actions.add_parser("check", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_data_check)
+    command.add_argument("source", metavar="SOURCE", help="image_folder, imagenet, cub, voc, indoor67, cifar10, …")
+    command.add_argument("--path", default="", help="folder of the dataset")
+    command.add_argument("--split", action="append", metavar="NAME", help="may be repeated; by default all there are")
+    command.add_argument("--sample", default="data-sample", metavar="PREFIX", help="the samples are PREFIX-SPLIT.png")
+    command.add_argument("--difficult", default="ignore", choices=("ignore", "count"), help="of Pascal VOC")
+    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="that decode")
     return parser
 
 
@@ -107,10 +130,12 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
-    _start()
+    _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.evaluation import evaluate
+    from castream_jax.processes import leaving_with_the_others
 
-    _print_results(evaluate(config, arguments.workdir), arguments.workdir)
+    with leaving_with_the_others():
+        _print_results(evaluate(config, arguments.workdir), arguments.workdir)
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
@@ -142,6 +167,42 @@ def _models(arguments: argparse.Namespace, overrides: list[str]) -> None:
         print(line, flush=True)
 
 
+def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from castream_jax.reporting.protocols import differences_table, protocol_table, protocols_table
+
+    tables = {"list": protocols_table, "show": protocol_table, "diff": differences_table}
+    for line in tables[arguments.action](*getattr(arguments, "names", ())):
+        print(line)
+
+
+def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from castream_jax.config import base_config
+    from castream_jax.data.check import check_source, describe, write_sample
+    from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.progress import Progress
+
+    data = base_config().data
+    data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
+    sources = {}
+    for split in arguments.split or splits_of(arguments.source, arguments.path):
+        data.update(train_split=split)
+        side = split if arguments.source == "digits" else "train"
+        sources[split] = open_source(data, side, rows="images")
+    broken = 0
+    for split, source in sources.items():
+        progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
+        check = check_source(source, progress.pace, arguments.threads)
+        sample = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        write_sample(source, sample)
+        print(*([f"{arguments.source} {split}".strip(), *describe(check, source.class_names)]), sep="\n  ")
+        print(f"  sample: {sample}", flush=True)
+        broken += len(check.unreadable)
+    if broken:
+        raise ValueError(
+            f"unreadable images: {broken}, named above; replace or remove them, or set data.on_error to 'skip'."
+        )
+
+
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:
     return override(open_config(arguments.config or Path(arguments.workdir) / "config.json"), overrides)
 
@@ -156,9 +217,13 @@ def _start(*processes: Any) -> None:
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:
+    import jax
     from rich.console import Console
 
     from castream_jax.reporting import metric_table, write_report
+
+    if jax.process_index() != 0:
+        return  # the first process speaks for all
 
     Console().print(metric_table(summary))
     print(write_report(Path(workdir).resolve()))

@@ -24,17 +24,25 @@ def base_config() -> Config:
     config.seed = 0
     config.data = ConfigDict(
         {
-            "source": "image_folder",  # class-per-folder tree; or "tfds", "digits"
+            # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits".
+            "source": "image_folder",
             "path": "",
             "train_split": "train",
             "test_split": "test",
             "image_size": 224,
             "resize": "squash",  # or "center_crop", "none"
+            # Training only, each after the other:
+            "random_resized_crop": True,  # instead of `resize`, unless that is "none"
             "flip": True,
-            "crop_padding": 0,  # random shifts by up to so many pixels in training
+            "crop_padding": 0,  # random shifts by up to so many pixels
+            "brightness": 0.0,  # random factor within 1 ± so much
+            "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
+            "difficult": "ignore",  # voc only: objects marked difficult; or "count"
             "canvases_per_digit": 1,  # digits only
             "seed": 0,  # digits only: placement and clutter
-            "num_threads": 2,
+            "num_threads": 2,  # in each worker
+            "num_workers": 0,  # processes that read and transform; 0: threads of this process do
+            "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
         }
     )
     config.backbone = ConfigDict(
@@ -77,11 +85,14 @@ def base_config() -> Config:
     )
     config.evaluation = ConfigDict(
         {
-            "batch_size": 64,
+            "batch_size": 64,  # images per device
             "methods": ("gradcam", "attention"),
             "protocol": "castream",
             "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
             "gallery": 24,  # images shown in the report
+            "images_per_part": 512,  # an interrupted evaluation loses no more than so many
+            "curves": True,  # keep the insertion and deletion curve of every row
+            "memory_mib": 0,  # of each device, for masked images; 0: 1 GiB of a CPU's, a quarter of an accelerator's
             "checkpoint": "last",  # or "best", by validation
         }
     )

@@ -1,14 +1,18 @@
 """Mesh and shardings: one axis, `data`, over images."""
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 from typing import Any
 
 import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
+import orbax.checkpoint as ocp
 
 DATA_AXIS = "data"
+
+_barriers = itertools.count()  # a barrier's name serves once
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -47,6 +51,15 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def wait_for_all_processes() -> None:
+    """Returns when every process of the run has come here, in a minute or in days; at once in a run of one process.
+
+    It uses no device and, unlike a collective of CPU devices, has no timeout that a slow process could overrun.
+    """
+    barrier = ocp.multihost.get_barrier_sync_fn()
+    barrier(key=f"castream {next(_barriers)}", timeout_ms=7 * 24 * 3600 * 1000)
 
 
 def over_images(function: Callable[..., Any], images: NamedSharding | None) -> Callable[..., Any]:

@@ -4,9 +4,13 @@ Attribution and metrics both read it, so it stands before both. Two results are 
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
+
+import jax
+from jaxtyping import Array, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +21,14 @@ class Protocol:
         name: what people call it; not part of the hash.
         target_class: the class that is explained and scored: the ground-truth `"label"`, or the class `"predicted"`
             by each head on the unmasked image.
+        causal_class: the class that insertion and deletion follow: the explained one (`"target"`), or the class
+            `"predicted"` whichever is explained.
+        probability: `"softmax"` over the classes, or the `"sigmoid"` of the class's own logit (multi-label).
         target_stage: stage whose features are weighed into a map; None for the last one.
         target_features: at the last stage, `"residual"`, the backbone's own choice (a ConvNeXt's last residual branch
             before its layer scale), or `"pooled"`, the features that GAP pools.
         map_order: maps become [0, 1] at feature resolution and are then enlarged (`"min_max_then_resize"`), or the
-            other way round.
+            other way round: then `attribute` returns them at the image's size, and `score` takes them as they are.
         gradcampp_sum: what stands beside `2 g^2` in the denominator of Grad-CAM++'s weights: `"a*g3"`, the sum of
             activations times this position's `g^3` (its eq. 19), or `"sum(a*g3)"`, the sum of the products.
         scorecam_weight: a channel's weight: the `"class_probability"` on the image masked by it, or the softmax over
@@ -38,12 +45,19 @@ class Protocol:
         insertion_start: `"blurred"`, or `"mean"`, the image that is zero in normalised space.
         blur_size, blur_sigma: kernel of the blurred image, in pixels; applied in normalised space with zero padding.
         rows_per_step: insertion and deletion move `rows_per_step * width` pixels a step.
-        num_steps: or as many in each of `num_steps` steps; 0: `rows_per_step` counts.
+        num_steps: or at most `num_steps` steps of equally many pixels, the last one of what remains; 0:
+            `rows_per_step` counts.
+        ties: of equally salient pixels, the one that comes `"last_first"` or `"first_first"` in reading order moves
+            first.
+        area: of insertion and deletion, by trapezoids of equal width (`"steps"`), or as wide as the share of pixels
+            that the step moves (`"fractions"`). They differ where the last step is short.
         seed: of all that is random (RISE's masks, random baselines).
     """
 
     name: str
     target_class: Literal["label", "predicted"] = "label"
+    causal_class: Literal["target", "predicted"] = "target"
+    probability: Literal["softmax", "sigmoid"] = "softmax"
     target_stage: int | None = None
     target_features: Literal["residual", "pooled"] = "residual"
     map_order: Literal["min_max_then_resize", "resize_then_min_max"] = "min_max_then_resize"
@@ -62,7 +76,30 @@ class Protocol:
     blur_sigma: float = 5.0
     rows_per_step: int = 8
     num_steps: int = 0
+    ties: Literal["last_first", "first_first"] = "last_first"
+    area: Literal["steps", "fractions"] = "steps"
     seed: int = 0
+
+    def __post_init__(self):
+        """Raises a ValueError for a choice that does not exist: a misspelt one must not pass for another."""
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in choices:
+                known = " or ".join(map(repr, choices))
+                raise ValueError(f"A protocol's {field.name} must be {known}, got {value!r}.")
+        if self.blur_size < 1 or self.blur_size % 2 == 0:
+            raise ValueError(
+                f"A protocol's blur_size must be odd, so that the kernel has a centre; got {self.blur_size}."
+            )
+        if self.rows_per_step < 1 or self.num_steps < 0:
+            raise ValueError(
+                "A protocol's rows_per_step must be positive, and num_steps positive or 0; "
+                f"got {self.rows_per_step} and {self.num_steps}."
+            )
+
+    def probabilities(self, logits: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
+        """What the metrics call the probability of each class."""
+        return jax.nn.softmax(logits) if self.probability == "softmax" else jax.nn.sigmoid(logits)
 
     @property
     def hash(self) -> str:
@@ -75,12 +112,54 @@ class Protocol:
         return dataclasses.asdict(self)
 
 
+def differences(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
+    """`{field: (value in a, value in b)}` of the fields that differ, the name aside."""
+    fields = [field.name for field in dataclasses.fields(Protocol) if field.name != "name"]
+    return {name: (getattr(a, name), getattr(b, name)) for name in fields if getattr(a, name) != getattr(b, name)}
+
+
+# What each source leaves open (RISE knows no AD, nobody but CA-Stream fixes the seed) is as in "castream".
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
+        # The official code of CA-Stream (ftorres11/CA_Stream 690615b), for images of one label.
         Protocol("castream"),
+        # The same with its option --pred.
         Protocol("castream-pred", target_class="predicted"),
+        # RISE (eclique/RISE d91ea00, evaluation.py and Evaluation.ipynb): insertion from an image blurred by 11 x 11
+        # pixels, deletion to zeros, both of the normalised input; a row's worth of pixels a step; the class predicted.
+        # Its order of equals is that of an unstable sort.
         Protocol("rise", target_class="predicted", blur_size=11, rows_per_step=1),
+        # Opti-CAM (Zhang et al., CVIU 248, 2024, sections 4 and 5.3; hanwei0912/OptiCAM 78339fa makes the maps, its
+        # evaluation is not published). Section 4: AD, AG and AI of the true class, maps at the image's size. Section
+        # 5.3.2: insertion and deletion are RISE's, 224 steps of 224 pixels, of the class predicted. The code multiplies
+        # pixels by the map and normalises the product; 5.3.1 and generate_opticam.py: 100 steps of Adam at 0.1.
+        Protocol(
+            "opticam",
+            causal_class="predicted",
+            target_features="pooled",
+            map_order="resize_then_min_max",
+            scorecam_weight="channel_softmax",
+            blur_size=11,
+            rows_per_step=1,
+        ),
+        # torch-cam (frgfm/torch-cam f44afef, metrics.py and scripts/eval_perf.py; methods/core.py, activation.py and
+        # gradient.py for the maps): all masks on the normalised tensor, both curves against its zeros, 20 steps. Left
+        # out: the 1e-7 that it adds to the denominator of AD, which no predicted class notices, and that eval_perf.py
+        # differentiates the class's probability, where its extractors are otherwise given logits.
+        Protocol(
+            "torchcam",
+            target_class="predicted",
+            target_features="pooled",
+            gradcampp_sum="sum(a*g3)",
+            scorecam_weight="channel_softmax",
+            scorecam_mask="min_max_then_resize",
+            masked_space="normalised",
+            insertion_start="mean",
+            num_steps=20,
+            ties="first_first",
+            area="fractions",
+        ),
     )
 }
 
@@ -89,10 +168,12 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     """A protocol by its name, or itself.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, with the nearest known one.
     """
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol {protocol!r}: one of {', '.join(PROTOCOLS)}, or a Protocol.")
+        near = difflib.get_close_matches(protocol, PROTOCOLS, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"Unknown protocol {protocol!r}: {hint}one of {', '.join(PROTOCOLS)}, or a Protocol.")
     return PROTOCOLS[protocol]

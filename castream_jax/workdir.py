@@ -13,13 +13,8 @@ from castream_jax.config import Config, open_config
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
 _LOCATIONS = {
-    "data.path",
-    "data.num_threads",
-    "backbone.weights",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.validate_every",
-    "train.wandb",
+    *("data.path", "data.num_threads", "data.num_workers", "data.on_error", "backbone.weights"),
+    *("train.log_every", "train.checkpoint_every", "train.validate_every", "train.wandb"),
 }
 # Sections that decide what is trained.
 _TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")

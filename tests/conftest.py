@@ -1,8 +1,10 @@
 """Strict mode for every test: several devices, no implicit rank promotion, warnings are errors (pyproject.toml)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 from flax import nnx
 from hypothesis import settings
@@ -71,7 +73,31 @@ def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def reference_state_dict(shared: Path) -> Callable[[Mapping], dict[str, np.ndarray]]:
+    """`{name: shape}` -> `{name: array}`, a function of names and shapes alone."""
+    spec = importlib.util.spec_from_file_location("reference_weights", shared / "golden" / "reference_weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reference_state_dict
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """torchvision, also where it was installed without its compiled operators, which the models have no use for."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the backbones with")
+    try:
+        return pytest.importorskip("torchvision", reason="torchvision is not installed")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        return pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
 def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
     """Configs of a training small enough for tests, with `section={field: value}` overrides."""
 

@@ -51,7 +51,7 @@ def only_sentence(capsys: pytest.CaptureFixture) -> str:
         ("--epochs=3", "The config has no field to set by '--epochs=3': did you mean --config.train.epochs=…?"),
         ("--config.train.batch_size=6", "A batch of 6 images does not split over 4 devices: use 4 or 8."),
         ("--config.data.path=/absent/data", "'/absent/data/train' does not exist"),
-        ("--config.data.source=imagenet", "unknown data source 'imagenet'; choose one of image_folder"),
+        ("--config.data.source=imagenets", "unknown data source 'imagenets'; did you mean 'imagenet'?"),
         ("--config.backbone.weights=/absent/w.pth", "There is no weight file /absent/w.pth"),
         ("--config.backbone.name=cifar_resnet20", "These weights are not those of a 10-class cifar_resnet20. missing:"),
         ("--config.backbone.name=resnet", "Unknown backbone 'resnet': did you mean resnet50"),

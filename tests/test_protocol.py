@@ -1,26 +1,77 @@
-"""Protocols: names, hashes, immutability."""
+"""Protocols: names, hashes, immutability, and no choice that does not exist."""
 
 import dataclasses
+from typing import get_args
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import castream_jax as castream
+from castream_jax.protocol import PROTOCOLS, differences
+
+
+def other_values(field: dataclasses.Field, value: object) -> list:
+    """Allowed values of a field that are not `value`."""
+    if choices := [choice for choice in get_args(field.type) if isinstance(choice, str)]:
+        return [choice for choice in choices if choice != value]
+    return [1, 3, 0.25] if field.type is float else [7, 9]
 
 
 def test_hash_depends_on_every_field_but_the_name():
     base = castream.Protocol("a")
     assert base.hash == castream.Protocol("b").hash
-    hashes = {base.hash}
+    hashes, values = {base.hash}, 1
     for field in dataclasses.fields(base)[1:]:
-        for value in (-1, "another"):
-            hashes.add(dataclasses.replace(base, **{field.name: value}).hash)
-    assert len(hashes) == 1 + 2 * (len(dataclasses.fields(base)) - 1)
+        for value in other_values(field, getattr(base, field.name)):
+            if value != getattr(base, field.name):
+                changed = dataclasses.replace(base, **{field.name: value})
+                assert list(differences(base, changed)) == [field.name]
+                hashes.add(changed.hash)
+                values += 1
+    assert values > len(dataclasses.fields(base))
+    assert len(hashes) == values
 
 
-def test_hash_is_stable_between_releases():
-    assert castream.get_protocol("castream").hash == "c8f7072ff817"
+def test_hashes_are_stable_between_releases():
+    assert {name: protocol.hash for name, protocol in PROTOCOLS.items()} == {
+        "castream": "360fb410b49d",
+        "castream-pred": "e0c47c1e4ff8",
+        "rise": "e1747947dd0a",
+        "opticam": "4f0495243d4b",
+        "torchcam": "718432c0b3f4",
+    }
 
 
 def test_protocols_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         castream.get_protocol("castream").blur_size = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"masked_space": "normalized"}, "masked_space must be 'pixels' or 'normalised', got 'normalized'."),
+        ({"blur_size": 4}, "blur_size must be odd"),
+        ({"rows_per_step": 0}, "rows_per_step must be positive"),
+        ({"num_steps": -1}, "num_steps positive or 0"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused(fields: dict, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        castream.Protocol("mine", **fields)
+
+
+def test_an_unknown_name_is_told_with_the_nearest():
+    with pytest.raises(ValueError, match=r"Unknown protocol 'opti-cam': did you mean opticam\?"):
+        castream.get_protocol("opti-cam")
+
+
+def test_probabilities_are_softmax_or_sigmoid():
+    logits = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    softmax = castream.Protocol("a").probabilities(jnp.asarray(logits))
+    sigmoid = castream.Protocol("b", probability="sigmoid").probabilities(jnp.asarray(logits))
+    np.testing.assert_allclose(softmax, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+    assert isinstance(softmax, jax.Array)

@@ -1,9 +1,28 @@
 """Saliency maps of every head from one trunk pass."""
 
-from castream_jax.attribution import attention, gradcam  # noqa: F401 - they register their methods
+from castream_jax.attribution import (  # noqa: F401 - they register their methods
+    ablationcam,
+    attention,
+    baselines,
+    cam,
+    gradcam,
+    opticam,
+    rise,
+    scorecam,
+)
 from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.registry import METHODS, register_method
 from castream_jax.attribution.saliency import min_max, upsample
+from castream_jax.attribution.scorecam_budget import scorecam_budget_error
 
-__all__ = ["METHODS", "Inputs", "attribute", "min_max", "register_method", "saliency_maps", "upsample"]
+__all__ = [
+    "METHODS",
+    "Inputs",
+    "attribute",
+    "min_max",
+    "register_method",
+    "saliency_maps",
+    "scorecam_budget_error",
+    "upsample",
+]

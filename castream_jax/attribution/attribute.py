@@ -13,13 +13,12 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import METHODS, check_method, scores_of_method
+from castream_jax.attribution.registry import METHODS, parse_method
 from castream_jax.attribution.saliency import min_max, upsample
-from castream_jax.chunks import DEFAULT_CHUNK
+from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream
 
 Maps = dict[tuple[str, str], Float[Array, "b h w"]]
 
@@ -31,7 +30,7 @@ def attribute(
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
     *,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
 ) -> Maps:
     """Saliency maps of each head by each method.
 
@@ -39,22 +38,27 @@ def attribute(
         model: backbone with heads.
         pixels: `[B, H, W, 3]` in [0, 1]; where they are split over devices, each explains its own.
         labels: ground-truth classes `[B]`; unused where the protocol explains the predicted class.
-        methods: names from `castream_jax.attribution.METHODS`.
+        methods: names from `castream_jax.attribution.METHODS`, where a method takes numbers followed by them, as in
+            `"attention:2"`; `"inverted-"` before any of them asks for one minus its map.
         protocol: name or `Protocol`.
         chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
+            By default, what `castream_jax.chunks.chunk_for` finds.
 
     Returns:
         `{(head, method): [B, h, w]}` in [0, 1], at the resolution of the target features unless the method or
         protocol has another.
 
     Raises:
-        ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or
-            raw attention of a model without a stream.
+        ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or a
+            method or target stage that the model does not have.
     """
     graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
-    names = check_methods(model, methods)
-    return _attribute(graphdef, state, pixels, labels, names, get_protocol(protocol), chunk, sharding_of(pixels))
+    protocol = get_protocol(protocol)
+    names = check_methods(model, methods, protocol)
+    if chunk is None:
+        chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
+    return _attribute(graphdef, state, pixels, labels, names, protocol, chunk, sharding_of(pixels))
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk", "sharding"))
@@ -76,30 +80,46 @@ def _attribute(
 
 def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
     """`attribute`, the trunk pass done; traceable."""
-    return {
-        (head, method): scores if METHODS[method.split(":")[0]].finished else _to_map(scores, inputs)
-        for method in methods
-        for head, scores in scores_of_method(method, inputs).items()
-    }
+    maps = {}
+    for text in methods:
+        method, numbers, inverted = parse_method(text)
+        scores_of_heads = method.function(inputs, *numbers)
+        if not scores_of_heads:
+            raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(inputs.model.heads)}).")
+        for head, scores in scores_of_heads.items():
+            saliency = scores if method.finished else to_map(scores, inputs)
+            maps[head, text] = 1 - saliency if inverted else saliency
+    return maps
 
 
-def _to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+def to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 w2"]:
+    """Scores as a saliency map in [0, 1], at the size that the protocol's order of steps gives."""
     if inputs.protocol.map_order == "resize_then_min_max":
         scores = upsample(scores, *inputs.pixels.shape[1:3])
-    return min_max(scores)
+    # XLA may compute the scores once for their minimum and once more, with other rounding, for what it is taken from.
+    return jnp.clip(min_max(scores), 0, 1)
 
 
-def check_methods(model: Model, methods: Sequence[str]) -> tuple[str, ...]:
-    """`methods` as a tuple, or a ValueError that names what is wrong."""
+def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+    """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
     if not methods:
         raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
-    for method in methods:
-        check_method(method)
-    if all(method.startswith("attention") for method in methods) and not any(
-        isinstance(head, CrossAttentionStream) for head in model.heads.values()
-    ):
-        raise ValueError("Raw attention needs a model with a CrossAttentionStream among its heads.")
+    last = len(model.backbone.stage_dims) - 1
+    if protocol.target_stage is not None and not 0 <= protocol.target_stage <= last:
+        raise ValueError(
+            f"Protocol {protocol.name!r} has target_stage={protocol.target_stage}: "
+            f"the stages of {model.backbone.name} are 0 … {last}."
+        )
+    for text in methods:
+        method, numbers, _ = parse_method(text)
+        if method.check is not None:
+            method.check(model, protocol, *numbers)
     return tuple(methods)
+
+
+def needs_chunk(methods: Sequence[str]) -> bool:
+    """Whether any of `methods` reads `Inputs.chunk`."""
+    return any(parse_method(text).method.chunked for text in methods)
 
 
 def check_labels(model: Model, pixels: Array | np.ndarray, labels: Array | np.ndarray) -> Int[Array, " b"]:

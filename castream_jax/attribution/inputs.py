@@ -1,6 +1,6 @@
 """What every attribution method is given: one batch of images, its trunk pass already done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 
 import jax
@@ -22,6 +22,7 @@ class Inputs:
         protocol: the choices.
         chunk: masked images per trunk pass, at most.
         stages: S0 … SL.
+        logits: of each head on the images, `[B, K]`.
         query: class whose CLS token a class-specific stream starts from, `[B]`.
         features: the target features `[B, h, w, d]` that class activation maps weigh.
     """
@@ -39,36 +40,42 @@ class Inputs:
         backbone = model.backbone
         last = len(backbone.stage_dims) - 1
         stage = last if protocol.target_stage is None else protocol.target_stage
-        self.stages: Stages
+        # From the target features to S0 … SL, and from derivatives with respect to these back to the target's.
         self._with_target: Callable[[Array], Stages]
-        if stage == last and protocol.target_features == "residual":
-            self.stages, self.features, complete = backbone.stages_and_target(pixels)
-            self._with_target = lambda target: (*self.stages[:-1], complete(target))
-        else:
-            self.stages = backbone.stages(pixels)
-            self.features = self.stages[stage]
-            if stage == last:
-                self._with_target = lambda target: (*self.stages[:-1], target)
+        self._pull_back: Callable[[Stages], tuple[Array]]
+        if stage == last:
+            if protocol.target_features == "residual":
+                self.stages, self.features, complete = backbone.stages_and_target(pixels)
             else:
-                self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
+                self.stages = backbone.stages(pixels)
+                self.features, complete = self.stages[-1], lambda target: target
+            self._with_target = lambda target: (*self.stages[:-1], complete(target))
+            _, self._pull_back = jax.vjp(self._with_target, self.features)
+        else:
+            zero = jnp.zeros_like(jax.eval_shape(backbone.stages, pixels)[stage])
+            self.stages, self._pull_back = jax.vjp(lambda offset: backbone.stages(pixels, {stage: offset}), zero)
+            self.features = self.stages[stage]
+            self._with_target = lambda target: backbone.stages(pixels, {stage: target - self.features})
         self.query = model.predicted_class(self.stages)
-
-    @functools.cached_property
-    def logits(self) -> dict[str, Float[Array, "b k"]]:
-        """Logits of each head on the images."""
-        return self.model.logits(self.stages, self.query)
+        self.logits: dict[str, Float[Array, "b k"]] = model.logits(self.stages, self.query)
 
     def classes(self, head: str) -> Int[Array, " b"]:
         """The class that is explained under `head`, per image."""
         return self.labels if self.protocol.target_class == "label" else jnp.argmax(self.logits[head], axis=-1)
+
+    def of_class(self, values: Mapping[str, Float[Array, "n k"]], images: Int[Array, " n"]) -> Float[Array, "n heads"]:
+        """Of each head's `values`, one row for each of `images`, that of the class which the head explains there."""
+        columns = [
+            jnp.take_along_axis(values[head], self.classes(head)[images][:, None], axis=1) for head in self.model.heads
+        ]
+        return jnp.concatenate(columns, axis=1)
 
     def class_logit(self, head: str, target: Float[Array, "b h w d"]) -> Float[Array, " b"]:
         """Each image's logit of its class under `head`, as a function of the target features.
 
         From the last stage on, this is the head and the classifier; from an earlier one, the rest of the trunk too.
         """
-        logits = self.model.backbone.classify(self.model.heads[head](self._with_target(target), self.query)[0])
-        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]
+        return self._class_logit(head, self._with_target(target))
 
     def gradient(self, head: str) -> Float[Array, "b h w d"]:
         """Derivative of each image's class logit with respect to its own target features."""
@@ -76,6 +83,12 @@ class Inputs:
 
     @functools.cached_property
     def _gradients(self) -> Callable[[str], Float[Array, "b h w d"]]:
-        return functools.cache(
-            lambda head: jax.grad(lambda target: self.class_logit(head, target).sum())(self.features)
-        )
+        def gradient(head: str) -> Array:
+            of_stages = jax.grad(lambda stages: self._class_logit(head, stages).sum())(self.stages)
+            return self._pull_back(of_stages)[0]
+
+        return functools.cache(gradient)
+
+    def _class_logit(self, head: str, stages: Stages) -> Float[Array, " b"]:
+        logits = self.model.backbone.classify(self.model.heads[head](stages, self.query)[0])
+        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]

@@ -9,7 +9,8 @@ def min_max(scores: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
     """Each map scaled to [0, 1]; a constant map carries no information and becomes all zeros."""
     low = scores.min((1, 2), keepdims=True)
     span = scores.max((1, 2), keepdims=True) - low
-    return jnp.where(span > 0, (scores - low) / jnp.where(span > 0, span, 1), 0)
+    # A division compiled as a product with the reciprocal may round to just above 1.
+    return jnp.where(span > 0, jnp.clip((scores - low) / jnp.where(span > 0, span, 1), 0, 1), 0)
 
 
 def upsample(maps: Float[Array, "b h w"], height: int, width: int) -> Float[Array, "b height width"]:

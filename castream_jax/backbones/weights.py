@@ -162,7 +162,7 @@ def load_backbone(
     else:
         state_dict = read_weights(Path(weights) / TRUNK_FILE if Path(weights).is_dir() else weights)
     if new_classifier:
-        state_dict = {**state_dict, **_fresh_classifier(backbone, seed)}
+        state_dict = {**state_dict, **fresh_classifier(backbone, seed)}
     try:
         load_torch_state_dict(backbone, state_dict)
     except ValueError as error:
@@ -202,7 +202,7 @@ def _classifier_names(backbone: Backbone) -> set[str]:
     return {name for name, variable in _torch_variables(backbone) if variable.shape != shapes[name]}
 
 
-def _fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
+def fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
     """The classifier's parameters as `create_backbone` draws them; the rest of the backbone is never computed."""
     names = _classifier_names(backbone)
 

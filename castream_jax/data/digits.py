@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 import numpy as np
 from PIL import Image, ImageDraw
 
-from castream_jax.data.sources import Record
+from castream_jax.data.source import Record
 
 Glyph = UInt8[np.ndarray, "8 8"]
 

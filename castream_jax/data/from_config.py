@@ -1,26 +1,48 @@
 """Opens what an experiment's `config.data` describes."""
 
-from typing import Any
+from collections.abc import Callable
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal
 
+from castream_jax.data.augment import BrightnessJitter, RandomCrop, RandomFlip, RandomResizedCrop
+from castream_jax.data.cifar10 import Cifar10, binary_folder
+from castream_jax.data.cub import Cub
 from castream_jax.data.digits import CanvasDigits
-from castream_jax.data.loader import Transform
-from castream_jax.data.sources import ImageFolder, Source, TfdsSource
-from castream_jax.data.transforms import CenterCrop, RandomCrop, RandomFlip, Squash
+from castream_jax.data.image_folder import ImageFolder
+from castream_jax.data.imagenet import ImageNet, imagenet_folder
+from castream_jax.data.indoor67 import Indoor67
+from castream_jax.data.reader import Transform
+from castream_jax.data.source import Source
+from castream_jax.data.tfds_source import TfdsSource
+from castream_jax.data.transforms import CenterCrop, Squash
+from castream_jax.data.voc import Voc
 
 DataConfig = Any  # an ml_collections.ConfigDict, whose fields have no static type
 
-SOURCES = ("image_folder", "tfds", "digits")
+# Sources that a path and the name of a split describe.
+_AT_PATH: dict[str, Callable[[str, str], Source]] = {
+    "image_folder": ImageFolder,
+    "imagenet": ImageNet,
+    "cub": Cub,
+    "indoor67": Indoor67,
+    "cifar10": lambda path, split: (Cifar10 if binary_folder(path) else ImageFolder)(path, split),
+    "tfds": TfdsSource,
+}
+SOURCES = (*_AT_PATH, "voc", "digits")
 RESIZES = ("squash", "center_crop", "none")
 
 
-def open_source(data_config: DataConfig, split: str) -> Source:
+def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None = None) -> Source:
     """The training or the test data of an experiment.
 
     Args:
-        data_config: `source` is one of `SOURCES`. "image_folder" and "tfds" read `path`, `train_split` and
-            `test_split`; "digits" reads `canvases_per_digit` (of the training split: a test digit is always
-            shown once), `image_size` and `seed`.
+        data_config: `source` is one of `SOURCES`. "digits" reads `canvases_per_digit` (of the training split: a test
+            digit is always shown once), `image_size` and `seed`; all others read `path`, `train_split` and
+            `test_split`, and "voc" reads `difficult` too.
         split: "train" or "test".
+        rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
 
     Raises:
         ValueError: the source or the split is unknown.
@@ -28,37 +50,78 @@ def open_source(data_config: DataConfig, split: str) -> Source:
     """
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
-    if data_config.source == "digits":
+    source = data_config.source
+    _check_source(source)
+    if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
-    if data_config.source in ("image_folder", "tfds"):
-        source_type = ImageFolder if data_config.source == "image_folder" else TfdsSource
-        return source_type(data_config.path, data_config[f"{split}_split"])
-    raise ValueError(f"unknown data source '{data_config.source}'; choose one of {', '.join(SOURCES)}")
+    path, named = data_config.path, data_config[f"{split}_split"]
+    if source == "voc":
+        return Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
+    return _AT_PATH[source](path, named)
+
+
+def splits_of(source: str, path: str) -> tuple[str, ...]:
+    """The splits that a dataset has by its layout, or, of folder trees and TFDS datasets, those that are there.
+
+    Raises:
+        ValueError: the source is unknown, or lacks its path.
+    """
+    _check_source(source)
+    if source != "digits" and not path:
+        raise ValueError(f"source '{source}' needs a path, the folder of the dataset")
+    if source == "tfds":
+        info = Path(path) / "dataset_info.json"
+        return (
+            tuple(split["name"] for split in json.loads(info.read_text())["splits"]) if info.is_file() else ("train",)
+        )
+    if source == "image_folder":
+        return tuple(name for name in ("train", "val", "test") if Path(path, name).is_dir()) or ("",)
+    if source == "imagenet":
+        return tuple(name for name in ("train", "val") if imagenet_folder(Path(path), name)) or ("val",)
+    return ("train", "val") if source == "voc" else ("train", "test")
 
 
 def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     """The transforms of each record: resizing, then, for training only, augmentation.
 
     Args:
-        data_config: `resize` is one of `RESIZES`; `image_size` is the side of the result in pixels
-            ("center_crop" first brings the shorter side to 8/7 of it, 256 for 224); `flip` mirrors half of
-            the images; `crop_padding` shifts them by up to so many pixels.
+        data_config: `resize` is one of `RESIZES`, `image_size` the side of the result in pixels ("center_crop" first
+            brings the shorter side to 8/7 of it, 256 for 224; "none": the images have their size). In training,
+            `random_resized_crop` takes the place of "squash" and "center_crop", `flip` mirrors half of the images,
+            `crop_padding` shifts them by up to so many pixels, `brightness` multiplies them by a factor within 1 ± it,
+            and `draft` allows coarser decoding of JPEGs that are much larger than wanted.
         train: whether to augment.
 
     Raises:
         ValueError: the way of resizing is unknown.
     """
-    size = data_config.image_size
-    transforms: list[Transform] = []
-    if data_config.resize == "squash":
-        transforms.append(Squash(size))
-    elif data_config.resize == "center_crop":
-        transforms.append(CenterCrop(resize=size * 8 // 7, size=size))
-    elif data_config.resize != "none":
+    size, draft = data_config.image_size, train and data_config.draft
+    if data_config.resize not in RESIZES:
         raise ValueError(f"unknown resize '{data_config.resize}'; choose one of {', '.join(RESIZES)}")
+    transforms: list[Transform] = []
+    if data_config.resize != "none" and train and data_config.random_resized_crop:
+        transforms.append(RandomResizedCrop(size, draft=draft))
+    elif data_config.resize == "squash":
+        transforms.append(Squash(size, draft))
+    elif data_config.resize == "center_crop":
+        transforms.append(CenterCrop(resize=size * 8 // 7, size=size, draft=draft))
     if train and data_config.flip:
         transforms.append(RandomFlip())
     if train and data_config.crop_padding:
         transforms.append(RandomCrop(data_config.crop_padding))
+    if train and data_config.brightness:
+        transforms.append(BrightnessJitter(data_config.brightness))
     return transforms
+
+
+def reading_options(data_config: DataConfig) -> dict[str, Any]:
+    """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
+    return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
+
+
+def _check_source(source: str) -> None:
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, n=1)
+        hint = f"did you mean '{near[0]}'? There are" if near else "choose one of"
+        raise ValueError(f"unknown data source '{source}'; {hint} {', '.join(SOURCES)}")

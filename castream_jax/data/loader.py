@@ -1,19 +1,18 @@
 """Batches for training and for evaluation.
 
-Both loaders are grain pipelines whose threads each build whole batches. The state of their iterators
-(`get_state`, `set_state`) is the number of batches handed out: it does not depend on the number of threads.
+Both loaders are grain pipelines whose threads, or worker processes, each build whole batches.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import grain
 import numpy as np
 
-from castream_jax.data.sources import Record, Source
-
-Transform = grain.transforms.Map | grain.transforms.RandomMap
-Batch = dict[str, np.ndarray]
+from castream_jax.data.batches import Batch, Batches
+from castream_jax.data.reader import OnError, ReadRecord, Transform
+from castream_jax.data.source import Source
 
 
 def train_loader(
@@ -26,8 +25,10 @@ def train_loader(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 4,
+    num_workers: int = 0,
     prefetch: int = 8,
-) -> grain.IterDataset[Batch]:
+    on_error: OnError = "stop",
+) -> Batches:
     """Shuffled batches for `num_epochs` passes over the source; every pass has its own order.
 
     Batches cross from one pass into the next, so there are `num_epochs * len(source) // batch_size` of them,
@@ -42,15 +43,21 @@ def train_loader(
         transforms: applied to every record, in order.
         process_index: which share of each batch to read.
         process_count: number of shares.
-        num_threads: threads that build batches; 0 builds them in the caller's thread.
+        num_threads: threads that build batches, in each worker process if there are any; 0 builds them in the
+            caller's thread.
+        num_workers: processes that build batches; 0 for none.
         prefetch: batches held ready.
+        on_error: "stop" at an unreadable image, or "skip" it: the next readable record of the source takes its place,
+            and the iterator's `unreadable` names it.
 
     Returns:
-        An iterable of {"pixels": uint8 [B, H, W, 3], "label": int32 [B]} with B = batch_size / process_count.
+        An iterable of {"pixels": uint8 [B, H, W, 3], "label": int32 [B]} with B = batch_size / process_count, and
+        "target" float32 [B, K] and "target_mask" bool [B, K] for multi-label data.
 
     Raises:
         ValueError: `batch_size` is not a multiple of `process_count`, is more than there are images,
             or, on reading, images differ in size.
+        UnreadableImageError: on reading, an image cannot be decoded; names it.
     """
     if not 0 <= process_index < process_count:
         raise ValueError(f"process index {process_index} is not one of 0 to {process_count - 1}")
@@ -64,14 +71,14 @@ def train_loader(
             f"{len(source)} images × {num_epochs} epochs do not fill one batch of {batch_size}; "
             "choose a smaller batch size"
         )
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat(num_epochs)
-    # Datasets are lazy: transforming before taking this process's share costs nothing, and seeds each random
-    # transform with the position in the *global* stream, which does not depend on the number of processes.
-    dataset = _apply(dataset, transforms)
+    positions = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(num_epochs)
+    # Datasets are lazy: reading before taking this process's share costs nothing, and seeds each random transform
+    # with the position in the *global* stream, which does not depend on the number of processes.
+    dataset = positions.random_map(ReadRecord(source, transforms, on_error, replace=True))
     # Cut first, or the first processes could hold one batch more than the last ones and wait for them.
     dataset = dataset[: steps * batch_size][process_index::process_count]
     dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=_training_batch)
-    return dataset.to_iter_dataset(_read_options(num_threads, prefetch))
+    return Batches(dataset, source.name, num_threads, num_workers, prefetch)
 
 
 def eval_loader(
@@ -82,8 +89,10 @@ def eval_loader(
     start: int = 0,
     limit: int | None = None,
     num_threads: int = 4,
+    num_workers: int = 0,
     prefetch: int = 8,
-) -> grain.IterDataset[Batch]:
+    on_error: OnError = "stop",
+) -> Batches:
     """Every image once, in order, in batches of one size; the last one is padded.
 
     Args:
@@ -92,16 +101,21 @@ def eval_loader(
         transforms: applied to every record, in order; a random one is seeded with 0.
         start: index of the first record to read.
         limit: how many records to read at most; None for all that remain.
-        num_threads: threads that build batches; 0 builds them in the caller's thread.
+        num_threads: threads that build batches, in each worker process if there are any; 0 builds them in the
+            caller's thread.
+        num_workers: processes that build batches; 0 for none.
         prefetch: batches held ready.
+        on_error: "stop" at an unreadable image, or "skip" it: its row is black with mask False, like padding, but
+            keeps its index, and the iterator's `unreadable` names it.
 
     Returns:
         An iterable of {"pixels": uint8 [B, H, W, 3], "label": int32 [B], "index": int32 [B],
-        "mask": bool [B]}, and "box": float32 [B, 4] where records have one. Rows of padding are zero, with
-        index -1 and mask False.
+        "mask": bool [B]}, and, where records have them, "box" float32 [B, 4] or [B, N, 4], "target" float32 [B, K] and
+        "target_mask" bool [B, K]. Rows of padding are zero, with index -1 and mask False.
 
     Raises:
         ValueError: an argument is out of range, or, on reading, images differ in size.
+        UnreadableImageError: on reading, an image cannot be decoded; names it.
     """
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} is not positive")
@@ -110,45 +124,52 @@ def eval_loader(
     if limit is not None and limit < 0:
         raise ValueError(f"limit {limit} is negative; use None to read all records")
     stop = len(source) if limit is None else min(start + limit, len(source))
-    dataset = _apply(grain.MapDataset.source(source).seed(0), transforms)[start:stop]
+    dataset = grain.MapDataset.range(len(source)).seed(0)
+    dataset = dataset.random_map(ReadRecord(source, transforms, on_error, replace=False))[start:stop]
     dataset = dataset.batch(batch_size, batch_fn=partial(_evaluation_batch, batch_size=batch_size))
-    return dataset.to_iter_dataset(_read_options(num_threads, prefetch))
+    return Batches(dataset, source.name, num_threads, num_workers, prefetch)
 
 
-def _apply(dataset: grain.MapDataset[Record], transforms: Sequence[Transform]) -> grain.MapDataset[Record]:
-    for transform in transforms:
-        if isinstance(transform, grain.transforms.RandomMap):
-            dataset = dataset.random_map(transform)
-        else:
-            dataset = dataset.map(transform)
-    return dataset
+def _training_batch(records: Sequence[dict[str, Any]]) -> Batch:
+    batch = {"pixels": _stack_pixels(records), "label": np.array([r["label"] for r in records], np.int32)}
+    for key in ("target", "target_mask"):
+        if key in records[0]:
+            batch[key] = np.stack([r[key] for r in records])
+    return batch | {"unreadable": _unreadable(records)}
 
 
-def _read_options(num_threads: int, prefetch: int) -> grain.ReadOptions:
-    # A buffer smaller than the number of threads leaves some idle.
-    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads))
+def _evaluation_batch(records: Sequence[dict[str, Any]], batch_size: int) -> Batch:
+    readable = [r for r in records if not r["unreadable"]]
+    mask = np.zeros(batch_size, bool)
+    mask[: len(records)] = [not r["unreadable"] for r in records]
 
+    def place(rows: np.ndarray) -> np.ndarray:
+        """The readable rows where they belong, zeros elsewhere."""
+        if len(rows) == batch_size:
+            return rows
+        placed = np.zeros((batch_size, *rows.shape[1:]), rows.dtype)
+        placed[mask] = rows
+        return placed
 
-def _training_batch(records: Sequence[Record]) -> Batch:
-    return {"pixels": _stack_pixels(records), "label": np.array([r["label"] for r in records], np.int32)}
-
-
-def _evaluation_batch(records: Sequence[Record], batch_size: int) -> Batch:
+    index = np.full(batch_size, -1, np.int32)
+    index[: len(records)] = [r["index"] for r in records]
     batch = {
-        **_training_batch(records),
-        "index": np.array([r["index"] for r in records], np.int32),
-        "mask": np.ones(len(records), bool),
+        "pixels": place(_stack_pixels(readable) if readable else _stack_pixels(records)[:0]),
+        "label": place(np.array([r["label"] for r in readable], np.int32)),
+        "index": index,
+        "mask": mask,
     }
-    if all("box" in r for r in records):
-        batch["box"] = np.stack([r["box"] for r in records if "box" in r]).astype(np.float32)
-    padding = batch_size - len(records)
-    if padding:
-        batch = {key: np.pad(rows, [(0, padding)] + [(0, 0)] * (rows.ndim - 1)) for key, rows in batch.items()}
-        batch["index"][-padding:] = -1
-    return batch
+    for key in ("box", "target", "target_mask"):
+        if readable and key in readable[0]:
+            batch[key] = place(np.stack([r[key] for r in readable]))
+    return batch | {"unreadable": _unreadable(records)}
 
 
-def _stack_pixels(records: Sequence[Record]) -> np.ndarray:
+def _unreadable(records: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.array([position for r in records for position in r["unreadable"]], np.int32)
+
+
+def _stack_pixels(records: Sequence[dict[str, Any]]) -> np.ndarray:
     shapes = {r["pixels"].shape for r in records}
     if len(shapes) > 1:
         sizes = " and ".join(f"{height} × {width}" for height, width, _ in sorted(shapes)[:2])

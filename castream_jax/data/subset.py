@@ -1,10 +1,11 @@
 """Some records of a source."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from castream_jax.data.sources import Record, Source
+from castream_jax.data.source import Record, Source, open_record
 
 
 class Subset:
@@ -23,6 +24,10 @@ class Subset:
 
     def __getitem__(self, index: int) -> Record:
         return self._source[self._indices[index]]
+
+    def open(self, index: int) -> dict[str, Any]:
+        """The record, its image still encoded if `source` can give it so."""
+        return open_record(self._source, self._indices[index])
 
     def name(self, index: int) -> str:
         return self._source.name(self._indices[index])

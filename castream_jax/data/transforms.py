@@ -1,40 +1,44 @@
-"""Per-record transforms of images, as grain transforms: resizing, cropping, flipping.
+"""Per-record transforms that bring images to one size, as grain transforms.
 
 Pixels stay uint8 until they are on the device. Resizing and cropping give the very pixels that Pillow and
-torchvision give, because published accuracies depend on them. A random transform draws from the generator
-that grain seeds with the record's position in the stream, so the number of workers changes nothing.
+torchvision give, because published accuracies depend on them. Boxes follow the pixels; one that falls outside the
+image is left without area.
 
-Boxes follow the pixels where that is simple (`Squash`, `CenterCrop`); the random transforms drop them.
+An array in the record gives an array. Between the steps of a loader images stay Pillow's, which saves copies, and
+what comes from a file is not decoded yet: with `draft`, a JPEG much larger than is wanted is decoded at 1/2, 1/4 or 1/8
+of its size first, as small as leaves at least the wanted size. That saves time and changes pixels a little.
 """
 
 # grain's abstract methods carry no types, so pyright infers that they return None:
 # pyright: reportIncompatibleMethodOverride=false
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import grain
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 import numpy as np
 from PIL import Image
 
-from castream_jax.data.sources import Record
+from castream_jax.data.decode import EncodedImage
+from castream_jax.data.source import Record
 
-Pixels = UInt8[np.ndarray, "h w 3"]
-Box = Float32[np.ndarray, "4"]
+Box = Float32[np.ndarray, "*n 4"]
 
 
 @dataclass(frozen=True)
 class Squash(grain.transforms.Map):
     """Resizes to `size` × `size` without keeping the aspect ratio; bilinear, antialiased."""
 
+    takes_images: ClassVar[bool] = True
     size: int
+    draft: bool = False
 
     def map(self, element: Record) -> Record:
-        height, width = element["pixels"].shape[:2]
-        record: Record = {**element, "pixels": _resize(element["pixels"], self.size, self.size)}
-        if "box" in element:
-            record["box"] = _scale_box(element["box"], self.size / width, self.size / height)
-        return record
+        height, width = image_size(element)
+        image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
+        box = None if "box" not in element else scale_box(element["box"], self.size / width, self.size / height)
+        return with_image(element, resize(image, self.size, self.size), box)
 
 
 @dataclass(frozen=True)
@@ -44,83 +48,76 @@ class CenterCrop(grain.transforms.Map):
     A crop that reaches beyond the image is filled with black, as torchvision does.
     """
 
+    takes_images: ClassVar[bool] = True
     resize: int
     size: int
+    draft: bool = False
 
     def map(self, element: Record) -> Record:
-        height, width = element["pixels"].shape[:2]
+        height, width = image_size(element)
         # torchvision truncates the longer side, and rounds the corner of the crop half to even.
         if height < width:
             new_height, new_width = self.resize, int(self.resize * width / height)
         else:
             new_height, new_width = int(self.resize * height / width), self.resize
-        pixels = _resize(element["pixels"], new_height, new_width)
-        pixels, left, top = _center_crop(pixels, self.size)
-        record: Record = {**element, "pixels": pixels}
+        image = as_image(element, reduction((height, width), new_height, new_width) if self.draft else 1)
+        left, top = (_corner(side, self.size) for side in (new_width, new_height))
+        image = resize(image, new_height, new_width).crop((left, top, left + self.size, top + self.size))
+        box = None
         if "box" in element:
-            box = _scale_box(element["box"], new_width / width, new_height / height)
-            box -= np.array([left, top, left, top], np.float32)
-            record["box"] = np.clip(box, 0, self.size)
-        return record
+            box = scale_box(element["box"], new_width / width, new_height / height)
+            box = shift_box(box, left, top, self.size, self.size)
+        return with_image(element, image, box)
 
 
-@dataclass(frozen=True)
-class RandomFlip(grain.transforms.RandomMap):
-    """Mirrors left and right with probability one half."""
-
-    def random_map(self, element: Record, rng: np.random.Generator) -> Record:
-        pixels = element["pixels"]
-        return _without_box(element, pixels[:, ::-1] if rng.random() < 0.5 else pixels)
-
-
-@dataclass(frozen=True)
-class RandomCrop(grain.transforms.RandomMap):
-    """torchvision's `RandomCrop(size, padding)` at the image's own size: a shift by up to `padding` pixels.
-
-    What enters at the border is black, in uint8 space, before any normalisation.
-    """
-
-    padding: int
-
-    def random_map(self, element: Record, rng: np.random.Generator) -> Record:
-        pixels = element["pixels"]
-        height, width = pixels.shape[:2]
-        down, right = rng.integers(-self.padding, self.padding, size=2, endpoint=True)
-        return _without_box(element, _window(pixels, down, right, height, width))
+def image_size(record: Record) -> tuple[int, int]:
+    """Height and width of the record's image, which need not be decoded yet."""
+    pixels: Any = record["pixels"]
+    if isinstance(pixels, Image.Image):
+        return pixels.height, pixels.width
+    return pixels.size if isinstance(pixels, EncodedImage) else pixels.shape[:2]
 
 
-def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    if pixels.shape[:2] == (height, width):
+def as_image(record: Record, reduction: int = 1) -> Image.Image:
+    """The record's image, decoded if it is not yet; only decoding can be by a `reduction`."""
+    pixels: Any = record["pixels"]
+    if isinstance(pixels, Image.Image):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return pixels.decode(reduction) if isinstance(pixels, EncodedImage) else Image.fromarray(pixels)
 
 
-def _center_crop(pixels: Pixels, size: int) -> tuple[Pixels, int, int]:
-    """The crop, and its left and top edge in the image (negative where it was padded)."""
-    height, width = pixels.shape[:2]
-    # torchvision pads what is too small by floor on one side and ceil on the other, then rounds the corner.
-    pad_top, pad_bottom = max(size - height, 0) // 2, (max(size - height, 0) + 1) // 2
-    pad_left, pad_right = max(size - width, 0) // 2, (max(size - width, 0) + 1) // 2
-    top = round((height + pad_top + pad_bottom - size) / 2.0) - pad_top
-    left = round((width + pad_left + pad_right - size) / 2.0) - pad_left
-    return _window(pixels, top, left, size, size), left, top
+def with_image(record: Record, image: Image.Image, box: Box | None) -> Record:
+    """The record with another image and, if it has one, another box."""
+    pixels: Any = np.asarray(image) if isinstance(record["pixels"], np.ndarray) else image
+    changed: Record = {**record, "pixels": pixels}
+    if box is not None:
+        changed["box"] = box
+    return changed
 
 
-def _window(pixels: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
-    """`height` × `width` pixels from (top, left); black where that lies outside the image."""
-    source_height, source_width = pixels.shape[:2]
-    y0, y1 = (min(max(y, 0), source_height) for y in (top, top + height))
-    x0, x1 = (min(max(x, 0), source_width) for x in (left, left + width))
-    if y1 - y0 == height and x1 - x0 == width:
-        return pixels[y0:y1, x0:x1]
-    window = np.zeros((height, width, 3), np.uint8)
-    window[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
-    return window
+def reduction(size: tuple[int, int], height: int, width: int) -> int:
+    """The largest of 1, 2, 4 and 8 that an image of `size` can be reduced by and still be as high and wide as asked."""
+    return max(r for r in (1, 2, 4, 8) if r == 1 or (size[0] // r >= height and size[1] // r >= width))
 
 
-def _scale_box(box: Box, x: float, y: float) -> Box:
+def resize(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Bilinear with antialiasing, as Pillow does it."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def scale_box(box: Box, x: float, y: float) -> Box:
+    """The box in an image that was stretched by factors `x` and `y`."""
     return box * np.array([x, y, x, y], np.float32)
 
 
-def _without_box(record: Record, pixels: Pixels) -> Record:
-    return {"pixels": pixels, "label": record["label"], "index": record["index"]}
+def shift_box(box: Box, left: float, top: float, width: int, height: int) -> Box:
+    """The box in the window of `width` × `height` whose corner is at (`left`, `top`); no area if it is outside."""
+    lowest, highest = np.zeros(4, np.float32), np.array([width, height, width, height], np.float32)
+    return np.clip(box - np.array([left, top, left, top], np.float32), lowest, highest)
+
+
+def _corner(side: int, size: int) -> int:
+    """Where a centred window of `size` begins on a side; negative where the image is smaller."""
+    # torchvision pads what is too small by floor on one side and ceil on the other, then rounds the corner.
+    missing = max(size - side, 0)
+    return round((side + missing - size) / 2.0) - missing // 2

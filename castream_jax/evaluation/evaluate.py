@@ -1,10 +1,10 @@
 """`evaluate`: a trained experiment on its whole test split, GAP beside every stream, on identical masked images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 import datetime
 import importlib.metadata
-import itertools
 import json
+import math
 import os
 from pathlib import Path
 import time
@@ -13,19 +13,28 @@ from typing import Any
 from flax import nnx
 import jax
 from jax.sharding import Mesh
+from jaxtyping import Int
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from castream_jax.attribution.attribute import check_methods
-from castream_jax.backbones import fingerprint
+from castream_jax.chunks import chunk_for
 from castream_jax.config import Config
-from castream_jax.data import Source, eval_loader, open_source, record_transforms
+from castream_jax.data import describe_unreadable, eval_loader, open_source, reading_options, record_transforms
+from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, predict_batch
-from castream_jax.metrics import METRICS
-from castream_jax.model import Model
-from castream_jax.parallel import check_batch_size, data_mesh, replicate, shard_batch, split_over_images
+from castream_jax.evaluation.parts import Tree, list_parts, read_parts, regroup, take, write_gallery, write_part
+from castream_jax.evaluation.run import claim_results, hash_of, identify, part_size_of
+from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
+from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
+from castream_jax.parallel import (
+    data_mesh,
+    replicate,
+    shard_batch,
+    split_over_images,
+    wait_for_all_processes,
+)
 from castream_jax.progress import Progress
 from castream_jax.protocol import get_protocol
 from castream_jax.training.loop import check_classes
@@ -39,9 +48,21 @@ Summary = dict[str, Any]
 def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Summary:
     """Accuracy and interpretability of every head, written to `evaluation/` of the workdir.
 
-    `rows.parquet` has one row per image x head x method, `gallery.npz` images and maps to look at, `summary.json` the
-    means. Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of it. Batches are
-    split over the devices; the last one is padded, and the padding is counted nowhere.
+    `rows/` has one row per image x head x method, `predictions/` one per image x head, in parts (see `parts`);
+    `curves.parquet` mean insertion and deletion curves, `gallery.npz` images and maps to look at, `summary.json` the
+    means with intervals. Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of
+    it. Every device is given `batch_size` images at a time, in the same company on one device or on many, in one
+    process or in several: otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places.
+    The last of them are padded, and the padding is counted nowhere.
+
+    Parts that are there already, whole and of this very run (see `run.identify`), are kept: an interrupted evaluation
+    continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
+    meet only before the first part and after the last.
+
+    Args:
+        config: see `castream_jax.config.base_config`.
+        workdir: folder of a trained experiment.
+        mesh: devices of this process to use; by default all of them.
 
     Returns:
         The summary: metrics as fractions.
@@ -50,146 +71,195 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         FileNotFoundError: if there is no trained model or no data.
         ValueError: if workdir, weights, data, methods or protocol do not fit.
     """
-    if jax.process_count() > 1:
-        raise ValueError("castream evaluate runs as one process, on all devices of its host: start it once.")
-    mesh = data_mesh() if mesh is None else mesh
-    batch_size = config.evaluation.batch_size
-    check_batch_size(batch_size, mesh)
-    protocol = get_protocol(config.evaluation.protocol)
+    # --- input ---
+    settings = config.evaluation
+    mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
+    _check_settings(settings)
+    protocol = get_protocol(settings.protocol)
     source = open_source(config.data, "test")
     check_classes(source.class_names, config.backbone.num_classes)
-    model = restore_model(config, workdir, mesh=mesh)
-    methods = check_methods(model, config.evaluation.methods)
+
+    # --- model ---
+    model = restore_model(config, workdir)
+    methods = check_methods(model, settings.methods, protocol)
     graphdef, state = nnx.split(model)
+    state = jax.device_get(state)  # restored onto the devices of all processes, used on those of this one
+    identity = identify(config, source, model, protocol)
+    sizes = {
+        name: sum(p.size for p in jax.tree.leaves(nnx.state(head, nnx.Param))) for name, head in model.heads.items()
+    }
     state = replicate(state, mesh)
-    split = split_over_images(mesh) if mesh.size > 1 else None
+    split = split_over_images(mesh)
+
+    # --- resume ---
+    folder = Path(workdir).resolve() / "evaluation"
+    say = Progress("evaluate", total=len(source), unit="images").say
+    if jax.process_index() == 0:
+        part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
+        claim_results(folder, identity, part_size, say)
+    wait_for_all_processes()
+    parts = list_parts(len(source), part_size_of(folder), settings.max_images, settings.gallery)
+    left = sum(len(part.positions) for part in parts if not part.is_whole(folder))
+    if left < len(source):
+        there = f"{len(source) - left:,} of {len(source):,} images"
+        say(f"continuing after {there}" if left else f"{there} were there already")
+
+    # --- explain, then only predict; each process parts of its own ---
+    def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
+        chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=settings.memory_mib * 2**20)
+        top, maps, scores = explain_batch(graphdef, state, pixels, label, methods, protocol, chunk, split)
+        return {"top": top, "scores": scores}, maps
+
+    def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
+        return {"top": predict_batch(graphdef, state, pixels, split), "scores": {}}, {}
+
     begin = time.perf_counter()
-
-    # --- accuracy, over all images ---
-    hits = dict.fromkeys(model.heads, 0)
-    for batch, predictions in _batches(
-        config, source, mesh, "accuracy", lambda b: predict_batch(graphdef, state, b["pixels"])
-    ):
-        for head, classes in predictions.items():
-            hits[head] += int((classes == batch["label"])[batch["mask"]].sum())
-
-    # --- interpretability ---
-    chosen = evenly_spaced(len(source), config.evaluation.max_images)
-    in_gallery = set(chosen[evenly_spaced(len(chosen), config.evaluation.gallery)].tolist())
-    rows: list[dict[str, Any]] = []
-    gallery: list[dict[str, Any]] = []
-    explaining = _batches(
-        config,
-        Subset(source, chosen),
-        mesh,
-        "interpretability",
-        lambda b: explain_batch(graphdef, state, b["pixels"], b["label"], methods, protocol, sharding=split),
-    )
-    for batch, (predictions, maps, scores) in explaining:
-        for i in np.flatnonzero(batch["mask"]):
-            image = {"index": int(batch["index"][i]), "label": int(batch["label"][i])}
-            name = source.name(image["index"])
-            for (head, method), values in scores.items():
-                of_image = {key: value[i] for key, value in values.items()}
-                prediction = int(predictions[head][i])
-                rows.append(
-                    {**image, "name": name, "head": head, "method": method, "prediction": prediction, **of_image}
-                )
-            if image["index"] in in_gallery:
-                shown = {"pixels": batch["pixels"][i]} | ({"box": batch["box"][i]} if "box" in batch else {})
-                shown |= {f"prediction/{head}": classes[i] for head, classes in predictions.items()}
-                shown |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
-                gallery.append({**image, **shown})
+    own = parts[jax.process_index() :: jax.process_count()]
+    for task, explained, function in (("interpretability", True, explain), ("accuracy", False, predict)):
+        same = [part for part in own if part.explained == explained]
+        todo = [part for part in same if not part.is_whole(folder)]
+        if not todo:
+            continue
+        positions = np.concatenate([part.positions for part in todo])
+        batches = iter(
+            eval_loader(
+                Subset(source, positions),
+                batch_size=settings.batch_size * mesh.size,
+                transforms=record_transforms(config.data, train=False),
+                **reading_options(config.data),
+            )
+        )
+        total = sum(len(part.positions) for part in same)
+        progress = Progress(task, total=total, unit="images", done=total - len(positions))
+        shown = np.isin(positions, np.concatenate([part.shown for part in todo]))
+        results = _results(batches, positions, shown, mesh, function, progress)
+        for part, of_part in zip(todo, regroup(results, [len(part.positions) for part in todo]), strict=True):
+            write_part(folder, part, of_part, source, protocol.hash, curves=settings.curves)
+        if batches.unreadable:
+            say(describe_unreadable(batches.unreadable))
+        batches.close()
+    wait_for_all_processes()
     seconds = time.perf_counter() - begin
 
-    # --- write ---
-    folder = Path(workdir).resolve() / "evaluation"
-    folder.mkdir(exist_ok=True)
-    _write_rows(folder / "rows.parquet", rows)
-    _write_gallery(folder / "gallery.npz", gallery)
-    summary: Summary = {
-        "name": config.name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "protocol": {"hash": protocol.hash, **protocol.as_dict()},
-        "trunk_fingerprint": fingerprint(model.backbone),
-        "trunk_dtype": model.backbone.dtype,
-        "class_names": list(source.class_names),
-        "accuracy_images": len(source),
-        "images": len(chosen),
-        "heads": {
-            head: {"accuracy": hits[head] / len(source), "parameters": _count_parameters(model, head)} for head in hits
-        },
-        "metrics": _means(rows),
-        "seconds": seconds,
-        "images_per_second": len(chosen) / seconds,
-        "device": f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
-        "versions": _versions(),
-    }
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return summary
+    # --- summarise ---
+    if jax.process_index() == 0:
+        if lost := [part.number for part in parts if not part.is_whole(folder)]:
+            raise ValueError(f"Part {lost[0]} is not in {folder}: all processes must share the folder of the workdir.")
+        write_gallery(folder, parts)
+        explained = [part for part in parts if part.explained]
+        predictions = read_parts(folder, parts, "predictions", PREDICTION_COLUMNS)
+        rows = read_parts(folder, explained, "rows", ROW_COLUMNS)
+        if not len(rows):
+            raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
+        means, differences, curves = summarise_rows(rows)
+        heads = summarise_predictions(predictions)
+        readable = len(predictions) // len(model.heads)
+        order = [(head, method) for method in methods for head in model.heads]  # as they were given
+        means, differences = (
+            sorted(entries, key=lambda entry: order.index((entry["head"], entry["method"])))
+            for entries in (means, differences)
+        )
+        summary: Summary = {
+            "name": config.name,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "run": hash_of(identity),
+            "protocol": {"hash": protocol.hash, **protocol.as_dict()},
+            "trunk_fingerprint": identity["trunk"],
+            "trunk_dtype": identity["dtype"],
+            "class_names": list(source.class_names),
+            "accuracy_images": readable,
+            "images": len(rows) // len(means),
+            "unreadable_images": len(source) - readable,
+            "heads": {head: heads[head] | {"parameters": sizes[head]} for head in model.heads},
+            "metrics": means,
+            "differences": differences,
+            "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
+            **_timing(folder / "summary.json", left, seconds),
+            "device": f"{mesh.size * jax.process_count()} × {mesh.devices.flat[0].device_kind}",
+            "versions": _versions(),
+        }
+        if curves is not None:
+            with replacing(folder / "curves.parquet") as temporary:
+                pq.write_table(curves, temporary)
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    wait_for_all_processes()
+    return json.loads((folder / "summary.json").read_text())
 
 
-def evenly_spaced(length: int, count: int) -> np.ndarray:
-    """At most `count` of `length` indices, evenly spaced, so that no class of a sorted data set is left out; 0: all."""
-    if not count or count >= length:
-        return np.arange(length)
-    return np.arange(count) * length // count
+def _check_settings(settings: Config) -> None:
+    for field, least in (
+        ("batch_size", 1),
+        ("images_per_part", 1),
+        ("max_images", 0),
+        ("gallery", 0),
+        ("memory_mib", 0),
+    ):
+        if settings[field] < least:
+            raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
 
 
-def _batches(
-    config: Config, source: Source, mesh: Mesh, task: str, function: Any
-) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-    """(batch, `function` of the batch on the devices), one batch behind, so that the host works while devices do."""
-    loader = eval_loader(
-        source,
-        batch_size=config.evaluation.batch_size,
-        transforms=record_transforms(config.data, train=False),
-        num_threads=config.data.num_threads,
-    )
-    progress = Progress(task, total=len(source), unit="images")
-    since, last_report, done = time.monotonic(), 0.0, 0
-    pending: tuple[dict[str, np.ndarray], Any] | None = None
-    for batch in itertools.chain(loader, [None]):  # None: nothing more to start, the last result to take
-        result = None if batch is None else function(shard_batch({k: batch[k] for k in ("pixels", "label")}, mesh))
+def _results(
+    batches: Iterable[Batch],
+    positions: Int[np.ndarray, " images"],
+    shown: Int[np.ndarray, " images"],
+    mesh: Mesh,
+    function: Callable[[jax.Array, jax.Array], tuple[Tree, Tree]],
+    progress: Progress,
+) -> Iterator[Tree]:
+    """What `write_part` wants to know of the images, batch by batch, without the padding.
+
+    An image that could not be read is not `readable`, and not among the shown.
+
+    Args:
+        batches: of an `eval_loader`.
+        positions: of the images in the source, in the order of the loader.
+        shown: which of them are in the gallery.
+        mesh: devices to split each batch over.
+        function: from pixels and labels to (results, maps) on the devices.
+        progress: told of every batch.
+    """
+
+    def start(batch: Batch) -> tuple[Tree, Tree]:
+        given = shard_batch({name: batch[name] for name in ("pixels", "label")}, mesh)
+        return function(given["pixels"], given["label"])
+
+    at = 0
+    for batch, (results, maps) in _one_behind(start, batches):
+        count = int((batch["index"] >= 0).sum())
+        here = slice(at, at + count)
+        at += count
+        images = np.full(count, None, object)
+        wanted = shown[here] & batch["mask"][:count]
+        if wanted.any():  # maps are large, and wanted for few images
+            maps = jax.device_get(maps)
+            for i in np.flatnonzero(wanted):
+                images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
+                images[i] |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
+        given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
+        results = {**jax.device_get(results), **given}
+        progress.pace(at)
+        yield {**take(results, slice(count)), "shown": images}
+
+
+def _one_behind(function: Callable[[Batch], Tree], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tree]]:
+    """(batch, `function` of it), the next one started before this one is handed out: host and devices work at once."""
+    pending: tuple[Batch, Tree] | None = None
+    for batch in batches:
+        started = batch, function(batch)
         if pending is not None:
-            yield pending[0], jax.device_get(pending[1])
-            done += int(pending[0]["mask"].sum())
-            now = time.monotonic()
-            if now - last_report > 5 or done == len(source):
-                last_report = now
-                progress.report(done, f"{done / (now - since):,.1f} images/s")
-        pending = None if batch is None else (batch, result)
+            yield pending
+        pending = started
+    if pending is not None:
+        yield pending
 
 
-def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean of each metric over images, per head and method."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["head"]), []).append(row)
-    return [
-        {"head": head, "method": method}
-        | {metric: float(np.mean([row[metric] for row in group], dtype=np.float64)) for metric in METRICS}
-        for (method, head), group in sorted(groups.items(), key=lambda item: item[0][0] == "attention")
-    ]
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([{k: _plain(v) for k, v in row.items()} for row in rows]), temporary)
-
-
-def _write_gallery(path: Path, images: list[dict[str, Any]]) -> None:
-    arrays: dict[str, Any] = {key: np.stack([image[key] for image in images]) for key in images[0]}
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _count_parameters(model: Model, head: str) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.heads[head], nnx.Param)))
+def _timing(path: Path, images: int, seconds: float) -> dict[str, float]:
+    """Time of this command's `images`; if there was none left to do, what the summary that is there says."""
+    fields = ("timed_images", "seconds", "images_per_second")
+    if not images and path.exists():
+        there = json.loads(path.read_text())
+        return {field: there[field] for field in fields}
+    return dict(zip(fields, (images, seconds, images / seconds), strict=True))
 
 
 def _versions() -> dict[str, str]:

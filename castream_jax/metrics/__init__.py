@@ -1,7 +1,5 @@
-"""How well a map explains a prediction: AD, AG, AI, insertion, deletion; and accuracy."""
+"""How well a map explains a prediction (AD, AG, AI, insertion, deletion, …), where it points, and accuracy."""
 
-from castream_jax.metrics.score import score, scores_of_maps
+from castream_jax.metrics.score import ALL_METRICS, METRICS, score, scores_of_maps
 
-METRICS = ("AD", "AG", "AI", "I", "D")
-
-__all__ = ["METRICS", "score", "scores_of_maps"]
+__all__ = ["ALL_METRICS", "METRICS", "score", "scores_of_maps"]

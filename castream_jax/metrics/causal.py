@@ -1,31 +1,52 @@
 """Insertion and deletion (Petsiuk et al., RISE, 2018): class probability while pixels appear or vanish by saliency."""
 
+from typing import Literal
+
 import jax
+from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 import scipy.ndimage
 
 
-def pixel_ranks(saliency: Float[Array, "b h w"]) -> Int[Array, "b h w"]:
+def pixel_ranks(
+    saliency: Float[Array, "b h w"], ties: Literal["last_first", "first_first"] = "last_first"
+) -> Int[Array, "b h w"]:
     """Place of each pixel when pixels are ordered by falling saliency.
 
     Of equal saliencies the pixel later in reading order comes first, which is what reversing an ascending sort does
-    (RISE, the official code). One stable sort; a step of insertion or deletion is then a threshold on the rank.
+    (RISE, the official code), or the earlier one. A step of insertion or deletion is then a threshold on the rank.
+
+    One sort of one 64-bit key a pixel, its value above and its place below: on a CPU four times as fast as the sort of
+    pairs that is `argsort`, which took as long as a tenth of the trunk's passes over 32 x 32 pixels.
     """
     flat = saliency.reshape(saliency.shape[0], -1)
-    falling_places = jnp.arange(flat.shape[1], dtype=jnp.int32)[::-1]
+    bits = lax.bitcast_convert_type(flat.astype(jnp.float32) + 0.0, jnp.int32)  # + 0: no -0
+    rising = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the floats
+    place = lax.broadcasted_iota(jnp.int32, flat.shape, 1)
+    backwards = flat.shape[1] - 1 - place
+    with jax.enable_x64(True):  # int64 within these lines alone
+        key = (~rising).astype(jnp.int64) << 32 | (backwards if ties == "last_first" else place).astype(jnp.int64)
+        order = (lax.sort(key, dimension=1, is_stable=False) & 0xFFFFFFFF).astype(jnp.int32)
+    order = flat.shape[1] - 1 - order if ties == "last_first" else order
 
-    def invert(rising: Int[Array, " pixels"]) -> Int[Array, " pixels"]:
-        return jnp.zeros_like(rising).at[rising].set(falling_places, unique_indices=True)
+    def invert(order: Int[Array, " pixels"]) -> Int[Array, " pixels"]:
+        return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=jnp.int32), unique_indices=True)
 
     # vmap, not indices over the batch: devices then sort and scatter their own images, without gathering them all.
-    return jax.vmap(invert)(jnp.argsort(flat, axis=1, stable=True).astype(jnp.int32)).reshape(saliency.shape)
+    return jax.vmap(invert)(order).reshape(saliency.shape)
 
 
-def num_steps(height: int, rows_per_step: int) -> int:
-    """Steps that move all pixels, `rows_per_step` rows' worth at a time: 28 at 224 x 224 with 8 rows."""
-    return -(-height // rows_per_step)
+def pixels_moved(height: int, width: int, rows_per_step: int, num_steps: int = 0) -> Int[np.ndarray, " steps+1"]:
+    """How many pixels have been inserted or deleted after each step: 0, …, all of them.
+
+    A step moves `rows_per_step` rows' worth of pixels (28 steps at 224 x 224 with 8 rows) or, if `num_steps` is given,
+    the `num_steps`-th part of all, rounded up; the last step moves what remains.
+    """
+    everything = height * width
+    per_step = -(-everything // num_steps) if num_steps else rows_per_step * width
+    return np.append(np.arange(0, everything, per_step), everything)
 
 
 def blur_kernel(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
@@ -48,7 +69,8 @@ def blur(inputs: Float[Array, "b h w 3"], kernel: Float[np.ndarray, "k k"]) -> F
     return sum(shifted, start=jnp.zeros_like(inputs))
 
 
-def area_under_curve(curve: Float[Array, "*b steps"]) -> Float[Array, "*b"]:
-    """Trapezoid area over equally spaced steps, the axis scaled to [0, 1]."""
-    inner = curve.sum(-1) - (curve[..., 0] + curve[..., -1]) / 2
-    return inner / (curve.shape[-1] - 1)
+def area_under_curve(curve: Float[Array, "*b steps"], at: Float[np.ndarray, " steps"]) -> Float[Array, "*b"]:
+    """Trapezoid area over the points `at` of [0, 1], in rising order."""
+    widths = np.diff(at)
+    weights = (np.append(widths, 0) + np.append(0, widths)) / 2
+    return jnp.einsum("...s,s->...", curve, jnp.asarray(weights, curve.dtype), precision=jax.lax.Precision.HIGHEST)

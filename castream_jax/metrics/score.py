@@ -1,24 +1,24 @@
-"""`score`: saliency maps -> AD, AG, AI, insertion and deletion of every image.
+"""`score`: saliency maps -> AD, AG, AI, insertion, deletion and perturbation of every image.
 
 All masked images of a batch (masked by each map; revealed and erased step by step) form one list of jobs, walked in
-chunks of one size: memory is that of one chunk, however many images, maps and steps there are.
+chunks of one size: beside the maps at the images' size and their order of pixels, memory is that of one chunk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import difflib
 import functools
 from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
-from jax import lax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from castream_jax.attribution import upsample
 from castream_jax.attribution.attribute import check_labels
-from castream_jax.chunks import DEFAULT_CHUNK, map_chunks
+from castream_jax.chunks import chunk_for, map_chunks
 from castream_jax.metrics import causal, masking
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
@@ -26,6 +26,9 @@ from castream_jax.protocol import Protocol, get_protocol
 
 Key = tuple[str, str]
 Maps = Mapping[Key, Float[Array | np.ndarray, "b h w"]]
+
+METRICS = ("AD", "AG", "AI", "I", "D")
+ALL_METRICS = (*METRICS, "P+", "P-")
 
 
 def score(
@@ -35,7 +38,8 @@ def score(
     maps: Maps,
     protocol: str | Protocol = "castream",
     *,
-    chunk: int = DEFAULT_CHUNK,
+    metrics: Sequence[str] = METRICS,
+    chunk: int | None = None,
 ) -> dict[Key, dict[str, Float[Array, " b"]]]:
     """Interpretability metrics of each map, each measured with the head the map belongs to.
 
@@ -43,17 +47,25 @@ def score(
         model: backbone with heads.
         pixels: `[B, H, W, 3]` in [0, 1]; where they are split over devices, each scores its own.
         labels: ground-truth classes `[B]`; unused where the protocol scores the predicted class.
-        maps: `{(head, method): [B, h, w]}` in [0, 1], as `attribute` returns; upsampled to the image's size.
+        maps: `{(head, method): [B, h, w]}` in [0, 1], as `attribute` returns; enlarged to the image's size, and
+            otherwise taken as they are.
         protocol: name or `Protocol`.
-        chunk: masked images per trunk pass, at most; bounds the memory, not the numbers.
+        metrics: which of `ALL_METRICS` to measure; masked images that none of them needs are not computed. `"P+"` and
+            `"P-"` are the positive and negative perturbation of Chefer et al. (2021) as the official code takes them:
+            how often the class stays the predicted one while 10, 20, …, 90 % of the pixels are painted black, the
+            most salient first (P+, lower is better) or the least salient first (P-, higher is better); the mean over
+            these nine images.
+        chunk: masked images per trunk pass, at most; bounds the memory, not the numbers. By default, what
+            `castream_jax.chunks.chunk_for` finds.
 
     Returns:
-        `{(head, method): {"AD", "AG", "AI", "I", "D": [B], "p", "o": [B], "insertion_curve",
-        "deletion_curve": [B, steps + 1]}}`, fractions: `p` and `o` are the class probability on the image and on
-        image x map.
+        `{(head, method): {metric: [B], …}}` as fractions, and what they are made of: `"p"` `[B]`, the class
+        probability on the image; with AD, AG or AI `"o"` `[B]`, that on image x map; with I or D `"insertion_curve"`
+        or `"deletion_curve"` `[B, steps + 1]`, the probability of the class that the protocol follows there; with P+
+        or P- `"positive_curve"` or `"negative_curve"` `[B, 9]`, 1 where the class is the predicted one.
 
     Raises:
-        ValueError: for a map of an unknown head or of another batch size, or labels that do not fit.
+        ValueError: for a map of an unknown head or of another batch size, labels that do not fit, or an unknown metric.
     """
     for (head, method), saliency in maps.items():
         if head not in model.heads:
@@ -65,11 +77,20 @@ def score(
                 f"Map {(head, method)} must be [B, h, w] with B = {pixels.shape[0]}, got {list(saliency.shape)}."
             )
     graphdef, state = nnx.split(model)
-    labels = check_labels(model, pixels, labels)
-    return _score(graphdef, state, pixels, labels, dict(maps), get_protocol(protocol), chunk, sharding_of(pixels))
+    return _score(
+        graphdef,
+        state,
+        pixels,
+        check_labels(model, pixels, labels),
+        dict(maps),
+        get_protocol(protocol),
+        check_metrics(metrics),
+        chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk,
+        sharding_of(pixels),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "protocol", "chunk", "sharding"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "protocol", "metrics", "chunk", "sharding"))
 def _score(
     graphdef: nnx.GraphDef,
     state: Any,
@@ -77,26 +98,48 @@ def _score(
     labels: Array,
     maps: Maps,
     protocol: Protocol,
+    metrics: tuple[str, ...],
     chunk: int,
     sharding: NamedSharding | None,
 ) -> dict[Key, dict[str, Array]]:
     def run(state: Any, pixels: Array, labels: Array, maps: Maps) -> dict[Key, dict[str, Array]]:
         model = nnx.merge(graphdef, state)
-        return scores_of_maps(model, pixels, labels, maps, model.probabilities(pixels), protocol, chunk)
+        probabilities = {head: protocol.probabilities(logits) for head, logits in model(pixels).items()}
+        return scores_of_maps(model, pixels, labels, maps, probabilities, protocol, chunk, metrics)
 
     return over_images(run, sharding)(state, pixels, labels, maps)
 
 
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """`metrics` in the order of `ALL_METRICS`, or a ValueError that names what is wrong."""
+    for metric in metrics:
+        if metric not in ALL_METRICS:
+            near = difflib.get_close_matches(metric, ALL_METRICS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"There is no metric {metric!r}: {hint}choose from {', '.join(ALL_METRICS)}.")
+    if not metrics:
+        raise ValueError(f"No metric was given: choose from {', '.join(ALL_METRICS)}.")
+    return tuple(metric for metric in ALL_METRICS if metric in metrics)
+
+
+# What is done to an image: `masked` by the map, or its most salient pixels `inserted` into a substrate, `deleted`, or
+# painted black (`positive`); or its least salient ones are (`negative`).
+_KINDS = ("masked", "inserted", "deleted", "positive", "negative")
+_NEEDS = {"masked": ("AD", "AG", "AI"), "inserted": ("I",), "deleted": ("D",), "positive": ("P+",), "negative": ("P-",)}
+_MASKED, _INSERTED, _DELETED, _POSITIVE, _NEGATIVE = range(len(_KINDS))
+
+
 class _Jobs(NamedTuple):
-    """Images to score: job j multiplies image `image[j]` by map `map[j]`, or moves its `moved[j]` first pixels."""
+    """Images to score: job j shows image `image[j]` changed as `kind[j]` says.
 
-    image: Int[Array | np.ndarray, " jobs"]
-    map: Int[Array | np.ndarray, " jobs"]
-    kind: Int[Array | np.ndarray, " jobs"]
-    moved: Int[Array | np.ndarray, " jobs"]
+    Of the map `map[j]`, the `first[j]` most salient pixels are those inserted, deleted or painted black; of a negative
+    perturbation, those that remain.
+    """
 
-
-_MASKED, _INSERTED, _DELETED = range(3)
+    image: Int[Array, " jobs"]
+    map: Int[Array, " jobs"]
+    kind: Int[Array, " jobs"]
+    first: Int[Array, " jobs"]
 
 
 def scores_of_maps(
@@ -107,78 +150,165 @@ def scores_of_maps(
     probabilities: Mapping[str, Float[Array, "b k"]],
     protocol: Protocol,
     chunk: int,
+    metrics: Sequence[str] = METRICS,
 ) -> dict[Key, dict[str, Array]]:
-    """`score`, given the unmasked images' `probabilities` under each head; traceable."""
+    """`score`, given the unmasked images' `probabilities` under each head, as the protocol takes them; traceable."""
     batch, height, width = pixels.shape[:3]
-    heads = list(model.heads)
-    classes = {head: labels if protocol.target_class == "label" else probabilities[head].argmax(-1) for head in heads}
+    keys, heads = list(maps), list(model.heads)
+    if not keys:
+        return {}
 
-    keys = list(maps)
+    predicted = {head: probabilities[head].argmax(-1) for head in heads}
+    target = dict.fromkeys(heads, labels) if protocol.target_class == "label" else predicted
+    followed = target if protocol.causal_class == "target" else predicted
+
+    kinds = [kind for kind in _KINDS if set(_NEEDS[kind]) & set(metrics)]
     saliency = jnp.stack([upsample(jnp.asarray(maps[key]), height, width) for key in keys])
-    ranks = jnp.stack([causal.pixel_ranks(one) for one in saliency])
-    blurred, empty = _substrates(model, pixels, protocol)
+    ranks = None
+    if kinds != ["masked"]:
+        ranks = causal.pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
+    paint = _painter(model, pixels, saliency, ranks, protocol)
 
-    def run(jobs: _Jobs) -> Array:
-        """`[jobs, heads]`: each head's probability of its class."""
-        moved = (ranks[jobs.map, jobs.image] < jobs.moved[:, None, None])[..., None]
-        image = pixels[jobs.image]
-        inserted = jnp.where(moved, image, blurred[jobs.image])
-        deleted = jnp.where(moved, empty, image)
-        masked = image * saliency[jobs.map, jobs.image][..., None]
-        kind = jnp.broadcast_to(jobs.kind[:, None, None, None], image.shape)
-        shown = lax.select_n(kind, masked, inserted, deleted)
-        of_class = {head: classes[head][jobs.image] for head in heads}
-        return _of_class(model.probabilities(shown), of_class, heads)
+    def run(jobs: _Jobs) -> Float[Array, "jobs heads"]:
+        """Each head's probability of its class or, under perturbation, whether it predicts that class."""
+        shown = {head: protocol.probabilities(logits) for head, logits in model(paint(jobs)).items()}
+        results = _of_class(shown, target, jobs.image)
+        if followed is not target:
+            results = jnp.where(_is(jobs.kind, _INSERTED, _DELETED), _of_class(shown, followed, jobs.image), results)
+        if "positive" in kinds or "negative" in kinds:
+            stays = jnp.stack([shown[head].argmax(-1) == target[head][jobs.image] for head in heads], axis=1)
+            results = jnp.where(_is(jobs.kind, _POSITIVE, _NEGATIVE), stays.astype(results.dtype), results)
+        return results
 
-    steps = causal.num_steps(height, protocol.rows_per_step)
-    inner = np.arange(1, steps) * protocol.rows_per_step * width
-    results = map_chunks(run, _list_jobs(batch, len(keys), inner, everything=height * width), chunk)
+    moved = causal.pixels_moved(height, width, protocol.rows_per_step, protocol.num_steps)
+    one_substrate = protocol.insertion_start == "mean"
+    shared, per_map = _plan(kinds, moved, one_substrate)
+    results = map_chunks(run, _list_jobs(batch, len(keys), shared, per_map), chunk)
     results = results.reshape(-1, batch, len(heads))  # [jobs of an image, images, heads]
-    on_image = _of_class(probabilities, classes, heads)
-    on_blurred, on_empty = results[:2]
-    results = results[2:].reshape(len(keys), 1 + 2 * len(inner), batch, len(heads))
+    on_start, on_empty = results[0], results[0 if one_substrate else len(shared) - 1]
+    results = results[len(shared) :].reshape(len(keys), len(per_map), batch, len(heads))
+    images = jnp.arange(batch)
+    on_image, followed_on_image = (_of_class(probabilities, classes, images) for classes in (target, followed))
+    at = moved / moved[-1] if protocol.area == "fractions" else np.linspace(0, 1, len(moved))
+    columns = {kind: np.array([of_job == _KINDS.index(kind) for of_job, _ in per_map]) for kind in kinds}
 
-    scores = {}
+    scores: dict[Key, dict[str, Array]] = {}
     for key, of_map in zip(keys, results, strict=True):
         head = heads.index(key[0])
-        p, o = on_image[:, head], of_map[0, :, head]
-        insertion = jnp.stack([on_blurred[:, head], *of_map[1:steps, :, head], p], axis=1)
-        deletion = jnp.stack([p, *of_map[steps:, :, head], on_empty[:, head]], axis=1)
-        scores[key] = {
-            "AD": masking.average_drop(p, o),
-            "AG": masking.average_gain(p, o),
-            "AI": masking.average_increase(p, o),
-            "I": causal.area_under_curve(insertion),
-            "D": causal.area_under_curve(deletion),
-            "p": p,
-            "o": o,
-            "insertion_curve": insertion,
-            "deletion_curve": deletion,
-        }
+        of_kind = {kind: of_map[column, :, head] for kind, column in columns.items()}
+        p, end, values = on_image[:, head], followed_on_image[:, head], {}
+        if "masked" in kinds:
+            # A map of ones shows the image itself: its p, not the same p rounded in another batch, or AI were a coin.
+            unmasked = (jnp.asarray(maps[key]) == 1).all((1, 2))
+            values |= _masked(p, jnp.where(unmasked, p, of_kind["masked"][0]))
+        if "inserted" in kinds:
+            values |= _curve("I", "insertion_curve", at, on_start[:, head], *of_kind["inserted"], end)
+        if "deleted" in kinds:
+            values |= _curve("D", "deletion_curve", at, end, *of_kind["deleted"], on_empty[:, head])
+        for metric, kind in (("P+", "positive"), ("P-", "negative")):
+            if kind in kinds:
+                values |= {metric: of_kind[kind].mean(0), f"{kind}_curve": of_kind[kind].T}
+        scores[key] = {"p": p} | {k: value for k, value in values.items() if k in metrics or k not in ALL_METRICS}
     return scores
 
 
-def _list_jobs(batch: int, num_maps: int, inner: Int[np.ndarray, " steps"], everything: int) -> _Jobs:
-    """The blurred and the empty image once for all maps; then, per map, masked, inserted and deleted by `inner`."""
-    kind = np.repeat([_MASKED, _INSERTED, _DELETED], [1, len(inner), len(inner)])
-    moved = np.concatenate([[0], inner, inner])
-    per_image = (
-        np.concatenate([[0, 0], np.repeat(np.arange(num_maps), len(kind))]),
-        np.concatenate([[_INSERTED, _DELETED], np.tile(kind, num_maps)]),
-        np.concatenate([[0, everything], np.tile(moved, num_maps)]),
-    )
-    image = np.tile(np.arange(batch), len(per_image[0]))
-    return _Jobs(*(jnp.asarray(field, jnp.int32) for field in (image, *(np.repeat(f, batch) for f in per_image))))
+def _masked(p: Float[Array, " b"], o: Float[Array, " b"]) -> dict[str, Array]:
+    return {
+        "AD": masking.average_drop(p, o),
+        "AG": masking.average_gain(p, o),
+        "AI": masking.average_increase(p, o),
+        "o": o,
+    }
 
 
-def _substrates(model: Model, pixels: Array, protocol: Protocol) -> tuple[Array, Array]:
-    """In pixel space: the images blurred, and the image that is zero in normalised space, `[1, 1, 1, 3]`."""
+def _curve(metric: str, name: str, at: Float[np.ndarray, " steps+1"], *points: Float[Array, " b"]) -> dict[str, Array]:
+    curve = jnp.stack(points, axis=1)
+    return {metric: causal.area_under_curve(curve, at), name: curve}
+
+
+def _plan(
+    kinds: Sequence[str], moved: Int[np.ndarray, " steps+1"], one_substrate: bool
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(kind, first) of the jobs of an image that serve all its maps, and of those of each map.
+
+    The ends of the curves are the same for all maps: the substrate that insertion starts from, the empty image that
+    deletion ends at, or both in one. The other ends, the image itself, are known.
+    """
+    everything = int(moved[-1])
+    shared = [(_INSERTED, 0)] if "inserted" in kinds else []
+    if "deleted" in kinds and not (shared and one_substrate):
+        shared.append((_DELETED, everything))
+    painted = [everything * tenth // 10 for tenth in range(1, 10)]
+    firsts = {
+        "masked": [0],
+        "inserted": moved[1:-1].tolist(),
+        "deleted": moved[1:-1].tolist(),
+        "positive": painted,
+        "negative": [everything - number for number in painted],
+    }
+    return shared, [(_KINDS.index(kind), first) for kind in kinds for first in firsts[kind]]
+
+
+def _list_jobs(batch: int, num_maps: int, shared: list[tuple[int, int]], per_map: list[tuple[int, int]]) -> _Jobs:
+    """The shared jobs, then those of each map; each of them for all images of the batch."""
+    plan = np.array([*shared, *(per_map * num_maps)], np.int32).reshape(-1, 2)
+    number = np.append(np.zeros(len(shared), np.int32), np.repeat(np.arange(num_maps), len(per_map)))
+    fields = np.tile(np.arange(batch), len(plan)), *(np.repeat(f, batch) for f in (number, plan[:, 0], plan[:, 1]))
+    return _Jobs(*(jnp.asarray(field, jnp.int32) for field in fields))
+
+
+def _painter(
+    model: Model,
+    pixels: Float[Array, "b height width 3"],
+    saliency: Float[Array, "maps b height width"],
+    ranks: Int[Array, "maps b height width"] | None,
+    protocol: Protocol,
+) -> Any:
+    """The function from jobs to the images to show, `[jobs, height, width, 3]`.
+
+    Each is `weight * image + (1 - weight) * fill`, where the weight is the map, or 1 for some pixels and 0 for others:
+    no pixel of 0 or 1 is rounded.
+    """
     backbone = model.backbone
-    kernel = causal.blur_kernel(protocol.blur_size, protocol.blur_sigma)
-    blurred = backbone.denormalise(causal.blur(backbone.normalise(pixels), kernel))
-    return blurred, backbone.denormalise(jnp.zeros((1, 1, 1, 3)))
+    mean = backbone.denormalise(jnp.zeros((1, 1, 1, 3)))  # zero in normalised space
+    black = jnp.zeros_like(mean)
+    # By kind; an image of its own stands in for the fill of insertion where that is blurred.
+    fills = jnp.concatenate([mean if protocol.masked_space == "normalised" else black, mean, mean, black, black])
+    first_shown = jnp.asarray([False, True, False, False, True])
+    blurred = None
+    if protocol.insertion_start == "blurred":
+        kernel = causal.blur_kernel(protocol.blur_size, protocol.blur_sigma)
+        blurred = backbone.denormalise(causal.blur(backbone.normalise(pixels), kernel))
+
+    def paint(jobs: _Jobs) -> Float[Array, "jobs height width 3"]:
+        kind = jobs.kind[:, None, None]
+        weight = saliency[jobs.map, jobs.image]
+        fill = fills[jobs.kind]
+        if ranks is not None:
+            first = ranks[jobs.map, jobs.image] < jobs.first[:, None, None]
+            weight = jnp.where(kind == _MASKED, weight, (first == first_shown[kind]).astype(weight.dtype))
+            if blurred is not None:
+                fill = jnp.where(kind[..., None] == _INSERTED, blurred[jobs.image], fill)
+        weight = weight[..., None]
+        return weight * pixels[jobs.image] + (1 - weight) * fill
+
+    return paint
 
 
-def _of_class(probabilities: Mapping[str, Array], classes: Mapping[str, Array], heads: list[str]) -> Array:
-    """`[B, heads]`: each head's probability of its class."""
-    return jnp.stack([jnp.take_along_axis(probabilities[h], classes[h][:, None], axis=1)[:, 0] for h in heads], axis=1)
+def _of_class(
+    probabilities: Mapping[str, Float[Array, "jobs k"]],
+    classes: Mapping[str, Int[Array, " b"]],
+    images: Int[Array, " jobs"],
+) -> Float[Array, "jobs heads"]:
+    """Each head's probability of the class of the image shown."""
+    return jnp.stack(
+        [
+            jnp.take_along_axis(probabilities[head], of_head[images][:, None], axis=1)[:, 0]
+            for head, of_head in classes.items()
+        ],
+        axis=1,
+    )
+
+
+def _is(kind: Int[Array, " jobs"], *kinds: int) -> Bool[Array, "jobs 1"]:
+    return jnp.isin(kind, jnp.asarray(kinds))[:, None]

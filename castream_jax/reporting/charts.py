@@ -23,13 +23,13 @@ MARKERS_UP_TO = 12
 
 @dataclass(frozen=True)
 class Series:
-    """One line: `style` its CSS class, `band` the half-width of a band around `y`."""
+    """One line: `style` its CSS class, `band` the lower and the upper edge of a band around it."""
 
     label: str
     style: str
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
-    band: Float[np.ndarray, " points"] | None = None
+    band: tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]] | None = None
 
 
 class Tick(NamedTuple):
@@ -74,8 +74,8 @@ def line_chart(
         x_label: printed below the x axis.
         y_limits: range that the y axis covers at least; by default that of the data.
     """
-    lower = [s.y if s.band is None else s.y - s.band for s in series]
-    upper = [s.y if s.band is None else s.y + s.band for s in series]
+    lower = [s.y if s.band is None else s.band[0] for s in series]
+    upper = [s.y if s.band is None else s.band[1] for s in series]
     y_min, y_max = y_limits or (min(map(np.min, lower)), max(map(np.max, upper)))
     x_min, x_max = min(0.0, *(np.min(s.x) for s in series)), max(np.max(s.x) for s in series)
     y_values = _tick_values(y_min, y_max)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from castream_jax.reporting.charts import MAX_POINTS, Chart, Series, line_chart, thin
-from castream_jax.reporting.rows import mean_curve, select
 from castream_jax.reporting.tables import BASELINE, head_title, method_title, ordered_heads, ordered_methods
 
 STREAM_STYLES = 7  # CSS classes s1 … s7 of report.html.j2; s0 is GAP
@@ -55,29 +54,32 @@ def training_curves(path: Path, heads: Sequence[str]) -> TrainingCurves | None:
     return TrainingCurves(charts, averaged=len(records) > MAX_POINTS) if charts else None
 
 
-def causal_charts(rows: pa.Table, summary: Mapping[str, Any]) -> CausalCharts:
-    """Mean insertion and deletion curves with their 95 % bands, all on one scale of probability."""
+def causal_charts(path: Path, summary: Mapping[str, Any]) -> CausalCharts | None:
+    """Mean insertion and deletion curves with their 95 % bands, all on one scale of probability.
+
+    Args:
+        path: `evaluation/curves.parquet`, which may be absent: a row per head x method x curve with `mean`, `low` and
+            `high` at equal steps of the share of pixels.
+        summary: contents of `evaluation/summary.json`.
+    """
+    if not path.is_file():
+        return None
+    curves = {(r["head"], r["method"], r["curve"]): r for r in pq.ParquetFile(path).read().to_pylist()}
     heads = ordered_heads(summary)
+    highest = max(max(row["high"]) for row in curves.values())
     charts = CausalCharts([], [])
-    highest = 0.0
-    lines: list[tuple[list[Chart], str, str, list[Series]]] = []
-    for method in ordered_methods(summary):
-        for kind, target, x_label in (
-            ("insertion", charts.insertion, "pixels inserted (%)"),
-            ("deletion", charts.deletion, "pixels deleted (%)"),
-        ):
-            series = []
+    for kind, target in charts._asdict().items():
+        for method in ordered_methods(summary):
+            lines = []
             for head in heads:
-                curve = mean_curve(select(rows, head, method), f"{kind}_curve")
-                if curve is not None:
-                    mean, half_width = curve
-                    highest = max(highest, float(np.max(mean + half_width)))
+                if row := curves.get((head, method, kind)):
+                    mean, low, high = (np.asarray(row[name]) for name in ("mean", "low", "high"))
                     share = np.linspace(0, 100, len(mean))
-                    series.append(Series(head_title(head), _style(head, heads), share, mean, half_width))
-            if series:
-                lines.append((target, method_title(method), x_label, series))
-    for target, title, x_label, series in lines:
-        target.append(line_chart(title, series, x_label, y_limits=(0.0, min(highest, 1.0))))
+                    lines.append(Series(head_title(head), _style(head, heads), share, mean, (low, high)))
+            if lines:
+                limits = (0.0, min(highest, 1.0))
+                x_label = f"pixels {'inserted' if kind == 'insertion' else 'deleted'} (%)"
+                target.append(line_chart(method_title(method), lines, x_label, y_limits=limits))
     return charts
 
 

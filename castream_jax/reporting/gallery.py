@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import io
 import json
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, UInt8
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw
-import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from castream_jax.reporting.tables import BASELINE, METRICS, head_title, method_title, ordered_heads
 
@@ -60,13 +61,13 @@ class Gallery:
     colors: list[str]
 
 
-def build_gallery(archive: Mapping[str, np.ndarray], rows: pa.Table | None, summary: Mapping[str, Any]) -> Gallery:
+def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mapping[str, Any]) -> Gallery:
     """Turns `evaluation/gallery.npz` into cards.
 
     Args:
         archive: `index` [N], `pixels` uint8 [N, H, W, 3], `label` [N], optionally `box` [N, 4] (x0, y0, x1, y1 in
             pixels), `prediction/<head>` [N] and `map/<head>/<method>` [N, h, w] in [0, 1].
-        rows: per-image results, see `rows.read_rows`; without them the cards carry no numbers.
+        rows: folder of the per-image results `part-*.parquet`; without any the cards carry no numbers.
         summary: contents of `evaluation/summary.json`.
     """
     heads = ordered_heads(summary)
@@ -143,13 +144,15 @@ def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> li
     return [(head, method) for method in methods for head in heads if (head, method) in pairs]
 
 
-def _results(rows: pa.Table | None, index: np.ndarray) -> dict[tuple[int, int, str, str], dict[str, Any]]:
+def _results(folder: Path, index: np.ndarray) -> dict[tuple[int, int, str, str], dict[str, Any]]:
     """{(index, label, head, method): row} of the gallery's images; a multi-label image has a row per label."""
-    if rows is None:
-        return {}
     columns = ["index", "name", "label", "head", "method", "p", "o", *(metric.key for metric in METRICS)]
-    wanted = rows.select(columns).filter(pc.field("index").isin(index.tolist()))
-    return {(r["index"], r["label"], r["head"], r["method"]): r for r in wanted.to_pylist()}
+    wanted = pc.field("index").isin(index.tolist())
+    rows: dict[tuple[int, int, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("part-*.parquet")):
+        part = pq.ParquetFile(path).read(columns).filter(wanted)
+        rows |= {(r["index"], r["label"], r["head"], r["method"]): r for r in part.to_pylist()}
+    return rows
 
 
 def _numbers(result: Mapping[str, Any] | None) -> list[tuple[str, str]]:

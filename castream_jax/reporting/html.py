@@ -8,15 +8,14 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow as pa
 
 from castream_jax.reporting.charts import legend_entries
+from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.figures import causal_charts, training_curves
 from castream_jax.reporting.gallery import Gallery, build_gallery
-from castream_jax.reporting.rows import difference_half_widths, read_rows
 from castream_jax.reporting.tables import (
-    COLUMNS,
     METRICS,
+    columns_of,
     head_title,
     markdown_table,
     method_title,
@@ -32,7 +31,8 @@ def write_report(workdir: Path) -> Path:
 
     Args:
         workdir: directory with `config.json` and `evaluation/summary.json`. `logs/metrics.jsonl`,
-            `evaluation/rows.parquet` and `evaluation/gallery.npz` each add a section.
+            `evaluation/curves.parquet` and `evaluation/gallery.npz` each add a section, and `evaluation/rows/` the
+            gallery's numbers.
 
     Returns:
         Path of `report/index.html`.
@@ -50,7 +50,6 @@ def write_report(workdir: Path) -> Path:
     config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
     heads = ordered_heads(summary)
-    rows = read_rows(evaluation / "rows.parquet") if (evaluation / "rows.parquet").exists() else None
     table = table_rows(summary)
     page = (
         _environment()
@@ -61,13 +60,13 @@ def write_report(workdir: Path) -> Path:
             name=config.get("name") or workdir.resolve().name,
             summary=summary,
             workdir=shlex.quote(str(workdir)),
-            columns=COLUMNS,
+            columns=columns_of(summary),
             metrics=METRICS,
             table={method: [row for row in table if row.method == method] for method in ordered_methods(summary)},
-            half_widths={} if rows is None else difference_half_widths(rows, summary),
+            differences=difference_rows(summary),
             training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
-            causal=None if rows is None else causal_charts(rows, summary),
-            gallery=_gallery(evaluation / "gallery.npz", rows, summary),
+            causal=causal_charts(evaluation / "curves.parquet", summary),
+            gallery=_gallery(evaluation, summary),
         )
     )
     report = workdir / "report"
@@ -94,14 +93,15 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _gallery(path: Path, rows: pa.Table | None, summary: Mapping[str, Any]) -> Gallery | None:
-    if not path.is_file():
+def _gallery(evaluation: Path, summary: Mapping[str, Any]) -> Gallery | None:
+    if not (evaluation / "gallery.npz").is_file():
         return None
-    with np.load(path, allow_pickle=False) as archive:
+    with np.load(evaluation / "gallery.npz", allow_pickle=False) as archive:
         # Read each array once: an NpzFile decompresses anew at every access.
-        return build_gallery({key: archive[key] for key in archive.files}, rows, summary)
+        return build_gallery({key: archive[key] for key in archive.files}, evaluation / "rows", summary)
 
 
 def _settings(fields: Mapping[str, Any]) -> str:
     """`block ca, start stage 0` from a flat part of the configuration."""
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
+    told = {key: value for key, value in fields.items() if (key, value) != ("learning_rate", 0)}  # 0: everyone's
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value is not None)

@@ -1,7 +1,7 @@
 """The table of one evaluation: a row per attribution method × head, and each stream's difference to GAP.
 
 Terminal, Markdown and HTML print the same `table_rows`. The summary holds fractions; tables show percent with
-two decimals, as the paper does.
+two decimals, as the paper does, and half the width of the 95 % interval.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,23 @@ _METHOD_TITLES = {
     "cam": "CAM",
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
     "scorecam": "Score-CAM",
+    "ablationcam": "Ablation-CAM",
+    "rise": "RISE",
+    "opticam": "Opti-CAM",
     "attention": "Raw attention",
+    "attention_logits": "Attention logits",
+    "random": "Random",
+    "centre": "Centre",
+    "ones": "All ones",
 }
+# What the numbers after a method's name count, where the title can say it.
+_NUMBER_TITLES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("attention", "attention_logits"), ("S{}", "attention head {}")
+)
 
 
 class Column(NamedTuple):
@@ -44,20 +58,27 @@ METRICS = (
     Column("D", "D", lower_is_better=True),
 )
 COLUMNS = (*METRICS, Column("accuracy", "Accuracy", lower_is_better=False))
+TOP5 = Column("top5_accuracy", "Top-5", lower_is_better=False)  # where there are more than five classes
 
 Mark = Literal["", "best", "better", "worse"]
 
+_ESTABLISHED = "†"
+
 
 class Cell(NamedTuple):
-    """What one cell prints. `best` marks a value within its method; `better` and `worse` judge a difference."""
+    """What one cell prints: a number and, where it is known, half the width of its interval (`±1.20`).
+
+    `best` marks a value within its method; `better` and `worse` a difference whose interval excludes 0.
+    """
 
     text: str
     mark: Mark = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Values of one head under one method, or (`is_difference`) that head minus GAP; `cells` follow `COLUMNS`."""
+    """Values of one head under one method, or (`is_difference`) that head minus GAP; `cells` follow `columns_of`."""
 
     method: str
     head: str
@@ -75,8 +96,16 @@ def head_title(head: str) -> str:
 
 
 def method_title(method: str) -> str:
-    """The published spelling of an attribution method, or the name itself where there is none."""
-    return _METHOD_TITLES.get(method, method)
+    """The published spelling of an attribution method, or the name itself where there is none.
+
+    `attention:2:0` is "Raw attention, S2, attention head 0", `inverted-gradcam` "Grad-CAM, inverted".
+    """
+    name, *numbers = method.removeprefix("inverted-").split(":")
+    templates = _NUMBER_TITLES.get(name, ())
+    if name not in _METHOD_TITLES or len(numbers) > len(templates):
+        return method
+    counted = (template.format(number) for template, number in zip(templates, numbers, strict=False))
+    return ", ".join([_METHOD_TITLES[name], *counted, *(["inverted"] if method.startswith("inverted-") else [])])
 
 
 def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
@@ -89,22 +118,39 @@ def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(entry["method"] for entry in summary["metrics"]))
 
 
+def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
+    """What the table's columns measure."""
+    has_top5 = any(TOP5.key in entry for entry in summary["heads"].values())
+    return (*COLUMNS, TOP5) if has_top5 else COLUMNS
+
+
 def table_rows(summary: Mapping[str, Any]) -> list[Row]:
     """Rows grouped by method: GAP, then per stream its values and, below them, its difference to GAP.
 
     Args:
         summary: contents of `evaluation/summary.json`, values as fractions. A missing or NaN value prints a dash.
     """
+    columns = columns_of(summary)
     rows: list[Row] = []
     for method in ordered_methods(summary):
-        percents = _percents_by_head(summary, method)
-        best = {column.key: _best(column, [percents[head][column.key] for head in percents]) for column in COLUMNS}
+        entries = _by_head(summary, "metrics", method)
+        differences = _by_head(summary, "differences", method)
+        # Rounded as printed, so that numbers which look equal are marked alike.
+        percents = {head: {c.key: _percent(entry.get(c.key)) for c in columns} for head, entry in entries.items()}
+        best = {c.key: _best(c, [values[c.key] for values in percents.values()]) for c in columns}
         for head, values in percents.items():
-            cells = [Cell(_value(v), "best" if v == best[key] else "") for key, v in values.items()]
+            cells = [
+                Cell(_value(v), "best" if v == best[key] else "", _half_width(entries[head], key))
+                for key, v in values.items()
+            ]
             rows.append(Row(method, head, tuple(cells)))
             if head != BASELINE and BASELINE in percents:
-                differences = [_difference(column, values, percents[BASELINE]) for column in COLUMNS]
-                rows.append(Row(method, head, tuple(differences), is_difference=True))
+                # Of the printed values, so that a reader who subtracts them finds the same number.
+                cells = [
+                    _difference(c, values[c.key] - percents[BASELINE][c.key], differences.get(head, {}))
+                    for c in columns
+                ]
+                rows.append(Row(method, head, tuple(cells), is_difference=True))
     return rows
 
 
@@ -115,10 +161,11 @@ def metric_table(summary: Mapping[str, Any]) -> Table:
         summary: contents of `evaluation/summary.json`, values as fractions.
     """
     title = "Percent over {:,} images, protocol {} ({})".format(*_provenance(summary))
+    caption = f"* best of the method · ± half the 95 % interval · {_ESTABLISHED} interval excludes 0"
     # Methods are headings, not a column: the table then fits a terminal of 80 characters.
-    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Head")
-    for column in COLUMNS:
+    for column in columns_of(summary):
         table.add_column(column.header, justify="right", no_wrap=True)
     styles = {"": "", "best": "bold", "better": "green", "worse": "red"}
     previous = ""
@@ -129,22 +176,29 @@ def metric_table(summary: Mapping[str, Any]) -> Table:
                 table.add_section()
             table.add_row(Text(method_title(row.method), style="bold"))
             previous = row.method
-        cells = [Text(_starred(cell), style=styles[cell.mark]) for cell in row.cells]
+        cells = [Text.assemble((_marked(cell), styles[cell.mark]), (f"\n{cell.interval}", "dim")) for cell in row.cells]
         table.add_row(Text(f"  {row.title}", style="italic" if row.is_difference else ""), *cells)
     return table
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
     """The same table in GitHub Markdown, best values in bold, followed by a line of provenance."""
+    columns = columns_of(summary)
     lines = [
-        "| Method | Head | " + " | ".join(column.header for column in COLUMNS) + " |",
-        "|---|---|" + "---:|" * len(COLUMNS),
+        "| Method | Head | " + " | ".join(column.header for column in columns) + " |",
+        "|---|---|" + "---:|" * len(columns),
     ]
     for row in table_rows(summary):
-        texts = [f"**{cell.text}**" if cell.mark == "best" else cell.text for cell in row.cells]
+        texts = []
+        for cell in row.cells:
+            text = f"**{cell.text}**" if cell.mark == "best" else _marked(cell)
+            texts.append(f"{text} {cell.interval}".rstrip())
         names = [name.replace("|", "\\|") for name in (method_title(row.method), row.title)]
         lines.append("| " + " | ".join([*names, *texts]) + " |")
-    caption = "Percent over {:,} images, protocol {} ({}); bold: best head of the method.".format(*_provenance(summary))
+    caption = (
+        "Percent over {:,} images, protocol {} ({}); bold: best head of the method; ±: half the 95 % interval; "
+        "{}: difference whose interval excludes 0."
+    ).format(*_provenance(summary), _ESTABLISHED)
     return "\n".join([*lines, "", caption, ""])
 
 
@@ -152,15 +206,16 @@ def _provenance(summary: Mapping[str, Any]) -> tuple[int, str, str]:
     return summary["images"], summary["protocol"]["name"], summary["protocol"]["hash"]
 
 
-def _percents_by_head(summary: Mapping[str, Any], method: str) -> dict[str, dict[str, float]]:
-    """{head: {column key: percent}}; rounded as printed, so that numbers which look equal are marked alike."""
-    entries = {entry["head"]: entry for entry in summary["metrics"] if entry["method"] == method}
-    percents = {}
+def _by_head(summary: Mapping[str, Any], kind: str, method: str) -> dict[str, dict[str, Any]]:
+    """{head: entry} of the means (`"metrics"`) or `"differences"` under a method, recognition beside."""
+    entries = {entry["head"]: entry for entry in summary.get(kind, ()) if entry["method"] == method}
+    joined = {}
     for head in ordered_heads(summary):
         if head in entries:
-            values = {**entries[head], "accuracy": summary["heads"][head].get("accuracy")}
-            percents[head] = {column.key: _percent(values.get(column.key)) for column in COLUMNS}
-    return percents
+            recognition = summary["heads"][head] if kind == "metrics" else summary["heads"][head].get("difference", {})
+            intervals = {**entries[head].get("intervals", {}), **recognition.get("intervals", {})}
+            joined[head] = {**recognition, **entries[head], "intervals": intervals}
+    return joined
 
 
 def _percent(fraction: float | None) -> float:
@@ -179,17 +234,25 @@ def _value(percent: float) -> str:
     return f"{percent:.2f}" if math.isfinite(percent) else "–"
 
 
-def _difference(column: Column, values: Mapping[str, float], baseline: Mapping[str, float]) -> Cell:
-    # Of the printed values, so that a reader who subtracts them finds the same number.
-    difference = round(values[column.key] - baseline[column.key], 2)
-    if not math.isfinite(difference):
+def _half_width(entry: Mapping[str, Any], key: str) -> str:
+    low, high = entry.get("intervals", {}).get(key, (math.nan, math.nan))
+    half = 100 * (high - low) / 2
+    return f"±{half:.2f}" if math.isfinite(half) else ""
+
+
+def _difference(column: Column, percent: float, entry: Mapping[str, Any]) -> Cell:
+    if not math.isfinite(percent):
         return Cell("–")
-    if difference == 0:
-        return Cell("0.00")
-    mark: Mark = "better" if (difference < 0) == column.lower_is_better else "worse"
-    return Cell(f"{'+' if difference > 0 else '−'}{abs(difference):.2f}", mark)
+    percent = round(percent, 2)
+    text = f"{'+' if percent > 0 else '−'}{abs(percent):.2f}" if percent else "0.00"
+    low, high = entry.get("intervals", {}).get(column.key, (0.0, 0.0))
+    mark: Mark = ""
+    if low > 0 or high < 0:
+        mark = "better" if (high < 0) == column.lower_is_better else "worse"
+    return Cell(text, mark, _half_width(entry, column.key))
 
 
-def _starred(cell: Cell) -> str:
-    # The star keeps the mark where bold is lost: logs, pipes, terminals without styles.
-    return f"*{cell.text}" if cell.mark == "best" else cell.text
+def _marked(cell: Cell) -> str:
+    # Signs keep the marks where styles are lost: logs, pipes, terminals without colours.
+    signs: dict[Mark, str] = {"best": "*", "better": _ESTABLISHED, "worse": _ESTABLISHED}
+    return signs.get(cell.mark, "") + cell.text

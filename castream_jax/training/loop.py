@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from castream_jax.backbones import save_torch_weights
 from castream_jax.config import Config
-from castream_jax.data import open_source, record_transforms, train_loader
+from castream_jax.data import describe_unreadable, open_source, reading_options, record_transforms, train_loader
 from castream_jax.experiment import open_model
 from castream_jax.parallel import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
 from castream_jax.progress import Progress
@@ -60,7 +60,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         transforms=record_transforms(config.data, train=True),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=config.data.num_threads,
+        **reading_options(config.data),
     )
     inputs = ("pixels", "label") if config.train.loss == "cross_entropy" else ("pixels", "target")
 
@@ -156,6 +156,9 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
                     progress.say(f"SIGTERM: saved at step {step} of {steps}; the same command continues from there")
                     raise SystemExit(0)
 
+    if iterator.unreadable:
+        progress.say(describe_unreadable(iterator.unreadable))
+    iterator.close()
     if config.train.target == "backbone":
         path = workdir / "export" / "backbone.safetensors"
         path.parent.mkdir(exist_ok=True)

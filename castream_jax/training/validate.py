@@ -10,11 +10,11 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from castream_jax.config import Config
-from castream_jax.data import eval_loader, open_source, record_transforms
+from castream_jax.data import eval_loader, open_source, reading_options, record_transforms
 from castream_jax.data.subset import Subset
+from castream_jax.metrics.average_precision import mean_average_precision
 from castream_jax.parallel import replicated, shard_batch, split_over_images
 from castream_jax.training.step import Split, State, hit, to_unit_range
 
@@ -31,7 +31,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
     Raises:
         ValueError, FileNotFoundError: if there is no such data.
     """
-    source = open_source(config.data, "test")
+    source = open_source(config.data, "test", rows="images")
     batch_size = config.train.batch_size // config.train.accumulate
     share = Subset(source, range(jax.process_index(), len(source), jax.process_count()))
     multi_label = config.train.loss == "binary_cross_entropy"
@@ -62,7 +62,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
             share,
             batch_size=batch_size // jax.process_count(),
             transforms=record_transforms(config.data, train=False),
-            num_threads=config.data.num_threads,
+            **reading_options(config.data),
         )
         results = []
         # A process whose share is shorter may run out of batches first: it joins the last one with padding.
@@ -83,15 +83,6 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
 
 def _mean_average_precision(results: list[dict[str, Any]]) -> dict[str, float]:
     rows = np.concatenate([result["mask"] for result in results])
-    targets = np.concatenate([result["target"] for result in results])[rows]
-    present = targets.any(0)
-    return {
-        name: float(
-            average_precision_score(
-                targets[:, present],
-                np.concatenate([result["logits"][name] for result in results])[rows][:, present],
-                average="macro",
-            )
-        )
-        for name in results[0]["logits"]
-    }
+    targets = np.concatenate([result["target"] for result in results])[rows] > 0
+    logits = {name: np.concatenate([r["logits"][name] for r in results])[rows] for name in results[0]["logits"]}
+    return {name: mean_average_precision(of_head, targets) for name, of_head in logits.items()}

@@ -1,7 +1,5 @@
 """Parity with torchvision, boundary by boundary, on weights that NumPy alone can make."""
 
-from collections.abc import Callable, Mapping
-import importlib.util
 import json
 from pathlib import Path
 import re
@@ -20,30 +18,6 @@ from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 TORCHVISION_NAMES = [name for name in castream.backbone_names() if not name.startswith("cifar")]
 
 StateDict = dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def reference_state_dict(shared: Path) -> Callable[[Mapping], StateDict]:
-    """`{name: shape}` -> `{name: array}`, a function of names and shapes alone."""
-    spec = importlib.util.spec_from_file_location("reference_weights", shared / "golden" / "reference_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.reference_state_dict
-
-
-@pytest.fixture(scope="module")
-def torchvision() -> ModuleType:
-    """torchvision, also where it was installed without its compiled operators, which the models have no use for."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the backbones with")
-    try:
-        return pytest.importorskip("torchvision", reason="torchvision is not installed")
-    except RuntimeError:  # operator torchvision::nms does not exist
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        return pytest.importorskip("torchvision")
 
 
 def boundaries_and_logits(

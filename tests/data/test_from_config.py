@@ -4,13 +4,17 @@ from ml_collections import ConfigDict
 import pytest
 
 from castream_jax.data import (
+    BrightnessJitter,
     CanvasDigits,
     CenterCrop,
+    Cifar10,
     ImageFolder,
     RandomCrop,
     RandomFlip,
+    RandomResizedCrop,
     Squash,
     TfdsSource,
+    Voc,
     open_source,
     record_transforms,
 )
@@ -27,7 +31,10 @@ def _config(**fields) -> ConfigDict:
         "seed": 0,
         "resize": "none",
         "flip": False,
+        "random_resized_crop": False,
         "crop_padding": 0,
+        "brightness": 0.0,
+        "draft": False,
     }
     return ConfigDict(defaults | fields)
 
@@ -67,9 +74,32 @@ def test_tfds_is_opened_with_path_and_split(monkeypatch):
 
 
 def test_unknown_source_names_the_known_ones():
-    sentence = "unknown data source 'imagenet'; choose one of image_folder, tfds, digits"
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
-        open_source(_config(source="imagenet"), "train")
+    known = "image_folder, imagenet, cub, indoor67, cifar10, tfds, voc, digits"
+    for name, hint in {"imagnet": "did you mean 'imagenet'? There are", "xyz": "choose one of"}.items():
+        sentence = re.escape(f"unknown data source '{name}'; {hint} {known}")
+        with pytest.raises(ValueError, match=f"^{sentence}$"):
+            open_source(_config(source=name), "train")
+
+
+def test_cifar10_is_read_from_its_binary_or_from_a_tree(image_tree, tmp_path):
+    config = _config(source="cifar10", path=str(image_tree))
+    assert isinstance(open_source(config, "train"), ImageFolder)
+    (tmp_path / "batches.meta.txt").write_text("airplane\n")
+    (tmp_path / "test_batch.bin").write_bytes(bytes(3073))
+    assert isinstance(open_source(config, "test"), Cifar10)
+
+
+def test_voc_gives_images_for_training_and_pairs_for_testing(monkeypatch):
+    opened = []
+    monkeypatch.setattr(Voc, "__init__", lambda self, *arguments: opened.append(arguments))
+    config = _config(source="voc", path="VOC2012", test_split="val", difficult="count")
+    for split, rows in (("train", None), ("test", None), ("test", "images")):
+        open_source(config, split, rows)
+    assert opened == [
+        ("VOC2012", "train", "images", "count"),
+        ("VOC2012", "val", "pairs", "count"),
+        ("VOC2012", "val", "images", "count"),
+    ]
 
 
 def test_unknown_split_names_the_known_ones():
@@ -87,6 +117,12 @@ def test_unknown_split_names_the_known_ones():
         ({"flip": True, "crop_padding": 4, "resize": "squash"}, True, [Squash(64), RandomFlip(), RandomCrop(4)]),
         ({"flip": True, "crop_padding": 4, "resize": "squash"}, False, [Squash(64)]),
         ({"crop_padding": 4}, True, [RandomCrop(4)]),
+        ({"resize": "squash", "random_resized_crop": True}, True, [RandomResizedCrop(64)]),
+        ({"resize": "center_crop", "random_resized_crop": True}, False, [CenterCrop(resize=73, size=64)]),
+        ({"resize": "none", "random_resized_crop": True, "brightness": 0.4}, True, [BrightnessJitter(0.4)]),
+        ({"resize": "squash", "random_resized_crop": True, "draft": True}, True, [RandomResizedCrop(64, draft=True)]),
+        ({"resize": "squash", "draft": True}, True, [Squash(64, draft=True)]),
+        ({"resize": "squash", "draft": True}, False, [Squash(64)]),
     ],
 )
 def test_transforms_of_a_config(fields, train, expected):

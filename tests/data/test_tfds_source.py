@@ -1,3 +1,6 @@
+# Records that are asked for a box have one:
+# pyright: reportTypedDictNotRequiredAccess=false
+
 """A tiny TFDS dataset is prepared here with TFDS's public API: given encoded images, that needs no TensorFlow."""
 
 import io
@@ -35,11 +38,19 @@ class TinyImages(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     pkg_dir_path = Path(__file__).parent  # TFDS looks for a description here; there is none
     label_key = "label"
+    names = ("cat", "dog")
+
+    def label_feature(self):
+        return tfds.features.ClassLabel(names=self.names)
+
+    def label_of(self, index: int):
+        return index % 2
 
     def _info(self):
         features = {
             "image": tfds.features.Image(shape=(None, None, None)),
-            self.label_key: tfds.features.ClassLabel(names=["cat", "dog"]),
+            "bbox": tfds.features.BBoxFeature(),
+            self.label_key: self.label_feature(),
         }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -49,7 +60,14 @@ class TinyImages(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, grey: bool = False):
         for index in range(COUNT):
             image = Image.fromarray(_image(index))
-            yield index, {"image": _encode(image.convert("L") if grey else image), self.label_key: index % 2}
+            yield (
+                index,
+                {
+                    "image": _encode(image.convert("L") if grey else image),
+                    "bbox": tfds.features.BBox(ymin=0.2, xmin=0.25, ymax=1.0, xmax=0.75),
+                    self.label_key: self.label_of(index),
+                },
+            )
 
 
 def _prepare(data_dir: Path) -> Path:
@@ -121,12 +139,34 @@ def test_format_without_random_access_is_refused(prepared, tmp_path):
         TfdsSource(copy, "train")
 
 
-def test_missing_feature_is_named(tmp_path, monkeypatch):
+def test_the_only_class_label_may_have_another_name(tmp_path, monkeypatch):
     monkeypatch.setattr(TinyImages, "label_key", "species")
+    assert TfdsSource(_prepare(tmp_path), "train").class_names == ("cat", "dog")
+
+
+def test_a_dataset_of_several_labels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyImages, "label_key", "labels")
+    monkeypatch.setattr(
+        TinyImages, "label_feature", lambda self: tfds.features.Sequence(tfds.features.ClassLabel(names=self.names))
+    )
+    monkeypatch.setattr(TinyImages, "label_of", lambda self, index: [index % 2])
     directory = _prepare(tmp_path)
-    sentence = f"TFDS dataset '{directory}' has the features ['image', 'species']; 'image' and 'label' are needed"
+    sentence = (
+        f"TFDS dataset '{directory}' has the features ['bbox', 'image', 'labels'], of which 0 are a ClassLabel; "
+        "one is needed, or one that is called 'label'"
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         TfdsSource(directory, "train")
+
+
+def test_a_box_becomes_pixels(prepared):
+    # The images are 7 pixels wide and 5 high.
+    np.testing.assert_allclose(TfdsSource(prepared, "train")[2]["box"], [0.25 * 7, 0.2 * 5, 0.75 * 7, 5], rtol=1e-6)
+
+
+def test_imagenets_wordnet_ids_are_translated(tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyImages, "names", ("n01440764", "n01443537"))
+    assert TfdsSource(_prepare(tmp_path), "train").class_names == ("tench", "goldfish")
 
 
 def test_missing_package_is_named(prepared, monkeypatch):

@@ -118,7 +118,7 @@ def test_resumes_from_its_state_with_any_number_of_threads(threads_after):
     for _ in range(13):  # into the second epoch
         next(interrupted)
     state = interrupted.get_state()
-    assert state == {"next_index": 13}
+    assert state == {"next_batch": 13, "num_workers": 0, "unreadable": []}
     expected = list(interrupted)
     resumed = iterator(threads_after)
     next(resumed)

@@ -28,14 +28,13 @@ def dry_run(script: str, **environ: str) -> list[list[str]]:
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
-def test_local_starts_processes_then_evaluates():
-    *processes, evaluate = dry_run("local.sh", PROCESSES="2", PORT="777")
-    assert sorted(processes) == [
-        ["python", *TRAIN, "--coordinator", "127.0.0.1:777", "--num-processes", "2", "--process-id", id_, ARGUMENTS[2]]
-        for id_ in "01"
+def test_local_trains_then_evaluates_in_every_process():
+    evaluate = [*TRAIN[:2], "evaluate", *TRAIN[3:]]
+    several = ["--coordinator", "127.0.0.1:777", "--num-processes", "2", "--process-id"]
+    assert dry_run("local.sh", PROCESSES="2", PORT="777") == [
+        ["python", *command, *several, process, ARGUMENTS[2]] for command in (TRAIN, evaluate) for process in "01"
     ]
-    assert evaluate == ["python", "-m", "castream_jax", "evaluate", *TRAIN[3:], ARGUMENTS[2]]
-    assert dry_run("local.sh")[0] == ["python", *TRAIN, ARGUMENTS[2]]
+    assert dry_run("local.sh") == [["python", *command, ARGUMENTS[2]] for command in (TRAIN, evaluate)]
 
 
 def test_slurm_starts_one_process_per_machine():

@@ -14,16 +14,29 @@ maps = hnp.arrays(np.float32, (2, 4, 5), elements=st.floats(0, 1, width=16))
 
 
 @given(saliency=maps)
-def test_ranks_order_pixels_by_falling_saliency_the_later_of_equals_first(saliency: np.ndarray):
-    ranks = np.asarray(causal.pixel_ranks(jnp.asarray(saliency))).reshape(2, -1)
-    for values, places in zip(saliency.reshape(2, -1), ranks, strict=True):
-        expected = sorted(range(20), key=lambda pixel: (values[pixel], pixel), reverse=True)
-        np.testing.assert_array_equal(np.argsort(places), expected)
+def test_ranks_order_pixels_by_falling_saliency_and_equals_by_place(saliency: np.ndarray):
+    for ties, direction in (("last_first", -1), ("first_first", 1)):
+        ranks = np.asarray(causal.pixel_ranks(jnp.asarray(saliency), ties)).reshape(2, -1)
+        for values, places in zip(saliency.reshape(2, -1), ranks, strict=True):
+            expected = sorted(range(20), key=lambda pixel: (-values[pixel], direction * pixel))
+            np.testing.assert_array_equal(np.argsort(places), expected)
 
 
 @pytest.mark.parametrize(("height", "rows", "steps"), [(224, 8, 28), (32, 8, 4), (224, 1, 224), (20, 8, 3), (5, 8, 1)])
 def test_steps_cover_all_rows(height: int, rows: int, steps: int):
-    assert causal.num_steps(height, rows) == steps
+    moved = causal.pixels_moved(height, 10, rows)
+    assert moved.tolist() == [*(10 * rows * step for step in range(steps)), 10 * height]
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), steps=st.integers(1, 60))
+def test_a_number_of_steps_moves_equally_many_pixels_until_the_last(height: int, width: int, steps: int):
+    moved = causal.pixels_moved(height, width, rows_per_step=8, num_steps=steps)
+    sizes = np.diff(moved)
+    assert moved[0] == 0
+    assert moved[-1] == height * width
+    assert len(sizes) <= steps
+    assert set(sizes[:-1]) <= {-(-height * width // steps)}
+    assert 0 < sizes[-1] <= sizes[0]
 
 
 def test_blur_kernel_is_the_official_one(golden):
@@ -38,7 +51,8 @@ def test_blur_is_a_convolution_with_zeros_outside(size: int):
     np.testing.assert_allclose(causal.blur(jnp.asarray(image), kernel), expected, atol=1e-5)
 
 
-def test_area_is_numpys_trapezoid():
+@pytest.mark.parametrize("at", [np.linspace(0, 1, 29), np.append(np.arange(28) / 27.3, 1)])
+def test_area_is_numpys_trapezoid(at: np.ndarray):
     curve = np.random.default_rng(0).random((3, 29)).astype(np.float32)
-    expected = np.trapezoid(curve.astype(np.float64), dx=1 / 28, axis=1)
-    np.testing.assert_allclose(causal.area_under_curve(jnp.asarray(curve)), expected, rtol=1e-6)
+    expected = np.trapezoid(curve.astype(np.float64), at, axis=1)
+    np.testing.assert_allclose(causal.area_under_curve(jnp.asarray(curve), at), expected, rtol=1e-6)

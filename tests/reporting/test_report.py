@@ -15,17 +15,34 @@ import pytest
 from rich.console import Console
 
 from castream_jax.reporting import markdown_table, metric_table, write_report
+from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.gallery import overlay
 from castream_jax.reporting.tables import COLUMNS, table_rows
 
 CLASS_NAMES = ["cat", "<script>alert('class')</script>", "a-very-long-class-name-without-any-place-to-break-" * 2]
-HEADS = {"gap": {"accuracy": 0.8125, "parameters": 0}, "ca": {"accuracy": 0.8125, "parameters": 6992}}
+TEST = {"higher": 1200, "lower": 3, "ties": 1, "p": 0.0123}
+HEADS = {
+    "gap": {"accuracy": 0.8125, "parameters": 0},
+    "ca": {
+        "accuracy": 0.8125,
+        "parameters": 6992,
+        "intervals": {"accuracy": [0.79, 0.83]},
+        "difference": {"accuracy": 0.0, "intervals": {"accuracy": [-0.01, 0.01]}, "sign_tests": {"accuracy": TEST}},
+    },
+}
 # Two methods; under gradcam++ both heads print the same AD, so neither may be called best.
 METRICS = [
     {"head": "ca", "method": "gradcam", "AD": 0.1234, "AG": 0.3, "AI": 0.5, "I": 0.6612, "D": 0.25},
     {"head": "gap", "method": "gradcam", "AD": 0.2, "AG": 0.1, "AI": 0.4, "I": 0.5, "D": 0.2},
     {"head": "gap", "method": "gradcam++", "AD": 0.200001, "AG": 0.1, "AI": 0.4, "I": 0.5, "D": float("nan")},
     {"head": "ca", "method": "gradcam++", "AD": 0.200002, "AG": 0.3, "AI": 0.3, "I": 0.6, "D": 0.2},
+]
+METRICS[0]["intervals"] = {"AD": [0.1, 0.15]}
+# Under gradcam, AG's interval holds 0; the others exclude it, for the better but for D.
+INTERVALS = {"AD": [-0.1, -0.05], "AG": [-0.01, 0.3], "AI": [0.01, 0.2], "I": [0.1, 0.2], "D": [0.02, 0.08]}
+DIFFERENCES = [
+    {"head": "ca", "method": "gradcam", "AD": -0.0766, "AG": 0.2, "AI": 0.1, "I": 0.1612, "D": 0.05}
+    | {"intervals": INTERVALS, "sign_tests": dict.fromkeys(INTERVALS, TEST) | {"AD": {**TEST, "p": 1e-9}}},
 ]
 BEST = {
     ("gradcam", "gap"): {"D"},
@@ -54,12 +71,17 @@ def workdir(tmp_path: Path) -> Path:
     summary = {
         "protocol": {"name": "castream", "hash": "3fa9c01be877", "pixels_per_step": 256},
         "trunk_fingerprint": "9d3f0c2b71aa44e0",
+        "run": "0123456789ab",
+        "accuracy_images": 16,
         "images": 16,
+        "timed_images": 10,
         "seconds": 2.5,
         "images_per_second": 6.4,
         "class_names": CLASS_NAMES,
         "heads": HEADS,
         "metrics": METRICS,
+        "differences": DIFFERENCES,
+        "bootstrap": {"confidence": 0.95, "resamples": 10_000, "seed": 0},
         "device": "2 × cpu",
         "versions": {"castream_jax": "0.1.0", "jax": "0.10.2"},
         "date": "2025-11-21T00:30:00+00:00",
@@ -79,10 +101,18 @@ def workdir(tmp_path: Path) -> Path:
                 row = {"index": index, "name": f"{index:04d}.png", "label": index % 3, "prediction": 0}
                 row |= {"head": head, "method": method, "p": p, "o": o, "AD": max(0, p - o) / p}
                 row |= {"AG": max(0, o - p) / (1 - p), "AI": float(o > p), "I": 0.6, "D": 0.3}
-                row["insertion_curve"] = np.linspace(0.1, p, 5).tolist()
-                row["deletion_curve"] = np.linspace(p, 0.1, 5).tolist()
                 rows.append(row)
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "evaluation" / "rows.parquet")
+    (tmp_path / "evaluation" / "rows").mkdir()
+    for part in range(2):
+        path = tmp_path / "evaluation" / "rows" / f"part-{part:05}.parquet"
+        pq.write_table(pa.Table.from_pylist([row for row in rows if row["index"] // 8 == part]), path)
+    curves = [
+        {"head": head, "method": method, "curve": curve, "mean": mean, "low": mean - 0.1, "high": mean + 0.05}
+        for head in HEADS
+        for method in ("gradcam", "gradcam++")
+        for curve, mean in (("insertion", np.linspace(0.1, 0.8, 5)), ("deletion", np.linspace(0.8, 0.1, 5)))
+    ]
+    pq.write_table(pa.Table.from_pylist(curves), tmp_path / "evaluation" / "curves.parquet")
     gallery = {
         "index": np.arange(6),
         "pixels": rng.integers(0, 256, (6, 32, 48, 3), dtype=np.uint8),
@@ -144,7 +174,7 @@ def test_table_prints_the_summary_and_marks_the_best(workdir):
     html = write_report(workdir).read_text()
     printed = {}
     method = ""
-    for row in Page(html).table[1:]:
+    for row in Page(html[: html.index("<details>")]).table[1:]:
         if len(row) == 1:
             method = {"Grad-CAM": "gradcam", "Grad-CAM++": "gradcam++"}[row[0]]
         elif row[0] in ("GAP", "ca"):
@@ -160,32 +190,53 @@ def test_table_prints_the_summary_and_marks_the_best(workdir):
     assert html.count("<strong>") == sum(len(keys) for keys in BEST.values())
 
 
-def test_differences_are_stream_minus_gap_and_say_better_or_worse(workdir):
-    difference = next(row for row in table_rows(read_summary(workdir)) if row.is_difference)
+def test_differences_are_stream_minus_gap_and_marked_where_the_interval_excludes_0(workdir):
+    rows = table_rows(read_summary(workdir))
+    difference = next(row for row in rows if row.is_difference)
     assert difference.title == "ca − GAP"
-    assert [(cell.text, cell.mark) for cell in difference.cells] == [
-        ("−7.66", "better"),
-        ("+20.00", "better"),
-        ("+10.00", "better"),
-        ("+16.12", "better"),
-        ("+5.00", "worse"),
-        ("0.00", ""),
+    assert list(difference.cells) == [
+        ("−7.66", "better", "±2.50"),
+        ("+20.00", "", "±15.50"),
+        ("+10.00", "better", "±9.50"),
+        ("+16.12", "better", "±5.00"),
+        ("+5.00", "worse", "±3.00"),
+        ("0.00", "", "±1.00"),
     ]
+    ca = next(row for row in rows if row.head == "ca")
+    assert [cell.interval for cell in ca.cells] == ["±2.50", "", "", "", "", "±2.00"]
+
+
+def test_differences_in_full(workdir):
+    rows = [row for rows in difference_rows(read_summary(workdir)).values() for row in rows]
+    assert rows[0] == ("ca", "Accuracy ↑", "0.00", "−1.00 to +1.00", 1200, 3, 1, "0.012")
+    assert rows[1] == ("ca", "AD ↓", "−7.66", "−10.00 to −5.00", 1200, 3, 1, "< 0.001")
+    html = write_report(workdir).read_text()
+    for row in rows:
+        assert f"<td>{row.difference}</td><td>{row.interval}</td><td>1,200</td><td>3</td>" in html
 
 
 def test_terminal_and_markdown_print_the_same_cells(workdir):
     summary = read_summary(workdir)
+    for entry in summary["heads"].values():
+        entry["top5_accuracy"] = 1.0  # the widest table
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(metric_table(summary))
     terminal = console.export_text()
-    write_report(workdir)
-    markdown = (workdir / "report" / "table.md").read_text()
-    assert markdown == markdown_table(summary)
+    markdown = markdown_table(summary)
     for row in table_rows(summary):
         cells = [cell.text for cell in row.cells]
-        assert re.search(r"\s+\*?".join([re.escape(row.title), *map(re.escape, cells)]), terminal)
-        assert " | ".join([row.title, *cells]) in markdown.replace("**", "")
-    assert "**12.34**" in markdown
+        assert len(cells) == 7
+        assert re.search(r"\s+[*†]?".join([re.escape(row.title), *map(re.escape, cells)]), terminal)
+        for interval in filter(None, (cell.interval for cell in row.cells)):
+            assert interval in terminal
+        cells = [f"{cell.text} {cell.interval}".rstrip() for cell in row.cells]
+        assert " | ".join([row.title, *cells]) in markdown.replace("**", "").replace("†", "")
+    assert max(map(len, terminal.splitlines())) <= 80
+    assert "**12.34** ±2.50" in markdown
+    assert "†+16.12 ±5.00" in markdown
+    assert "| +20.00 ±15.50" in markdown
+    write_report(workdir)
+    assert (workdir / "report" / "table.md").read_text() == markdown_table(read_summary(workdir))
 
 
 def test_names_of_classes_and_experiment_are_escaped(workdir):
@@ -206,7 +257,7 @@ def test_missing_evaluation_says_what_to_run(tmp_path):
     ("file", "sentence"),
     [
         ("logs/metrics.jsonl", "No training curves"),
-        ("evaluation/rows.parquet", "No insertion and deletion curves"),
+        ("evaluation/curves.parquet", "No insertion and deletion curves"),
         ("evaluation/gallery.npz", "No gallery"),
     ],
 )
@@ -214,6 +265,16 @@ def test_missing_file_leaves_out_its_section_with_a_sentence(workdir, file, sent
     assert sentence not in write_report(workdir).read_text()
     (workdir / file).unlink()
     assert sentence in write_report(workdir).read_text()
+
+
+def test_gallery_shows_the_numbers_of_its_images_from_every_part(workdir):
+    html = write_report(workdir).read_text()
+    row = pq.read_table(workdir / "evaluation" / "rows" / "part-00000.parquet").to_pylist()[5]
+    assert (row["index"], row["method"]) == (5, "gradcam")
+    assert f"<span>p&nbsp;{row['p']:.2f}</span> <span>o&nbsp;{row['o']:.2f}</span>" in html
+    for path in (workdir / "evaluation" / "rows").iterdir():
+        path.unlink()
+    assert "<span>p&nbsp;" not in write_report(workdir).read_text()
 
 
 def test_report_is_replaced_whole(workdir):

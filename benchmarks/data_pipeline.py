@@ -1,0 +1,238 @@
+"""Decoding and transforming images: images per second and core, beside a PyTorch loader on Pillow doing the same work.
+
+    python benchmarks/data_pipeline.py --path IMAGENET [--split val] [--step resnet50] [--quick]
+
+IMAGENET is a folder as `--config.data.source=imagenet` reads it. What is counted is processor time, of all threads and
+worker processes together, so that images per second are images per second and core, and other load on the machine
+matters little. The loaders take turns, A B C A B C …; medians and their ratios to PyTorch's are printed as one JSON
+object.
+
+Both sides hand over batches: PyTorch's are float32, normalised, on the host (torchvision's reference transforms, and
+`DataLoader` in the same process, which spares it the worker's copies, and with one worker, as it is used); ours are
+uint8, which the device normalises. "draft" decodes large JPEGs at a fraction of their size. Its deviation from exact
+decoding is printed as the mean and the largest difference of pixel values, of 255.
+
+`--step` measures something else, on the device JAX uses and all cores: the share of a training step (streams beside the
+named frozen backbone) that is spent waiting for data.
+"""
+
+# PyTorch is for comparison, where it is installed.
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+import itertools
+import json
+import os
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+from PIL import features
+import PIL.Image
+
+from castream_jax.data import (
+    BrightnessJitter,
+    ImageNet,
+    RandomFlip,
+    RandomResizedCrop,
+    Squash,
+    eval_loader,
+    train_loader,
+)
+from castream_jax.data.reader import Transform
+
+try:
+    import torch
+    import torchvision
+except ModuleNotFoundError:
+    torch = torchvision = None
+except RuntimeError:  # torchvision was installed without its compiled operators, which transforms have no use for
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    import torchvision
+
+SIZE, BATCH = 224, 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--images", type=int, default=250, help="images per round and loader")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="threads that build our batches")
+    parser.add_argument("--step", metavar="BACKBONE", help="measure the share of a training step spent waiting")
+    parser.add_argument("--steps", type=int, default=20, help="training steps, with --step")
+    parser.add_argument("--step-batch", type=int, default=BATCH, help="batch size, with --step")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes, with --step")
+    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.images, arguments.rounds, arguments.steps = BATCH, 1, 2
+    source = ImageNet(arguments.path, arguments.split)
+    if arguments.step:
+        result = waiting_share(source, arguments)
+    else:
+        result = {
+            "evaluation (squash)": compare(source, arguments, train=False, draft=False),
+            "evaluation (squash), draft": compare(source, arguments, train=False, draft=True),
+            "training (random crop, flip, brightness)": compare(source, arguments, train=True, draft=False),
+            "training, draft": compare(source, arguments, train=True, draft=True),
+            "pillow": PIL.__version__,
+            "libjpeg_turbo": features.version("libjpeg_turbo"),
+            "torch": None if torch is None else torch.__version__,
+        }
+    print(json.dumps(result))
+
+
+def compare(source: ImageNet, arguments: argparse.Namespace, *, train: bool, draft: bool) -> dict[str, Any]:
+    """Images per second of processor time of each loader, the ratios to PyTorch's, and what draft decoding changes."""
+    count = min(arguments.images, len(source))
+    sides: dict[str, Callable[[], Iterable[Any]]] = {
+        "ours": lambda: our_batches(source, transforms(train, draft), count, train, arguments.threads)
+    }
+    if torchvision is not None:
+        sides["torch_in_process"] = lambda: torch_batches(source, count, train, 0)
+        sides["torch_one_worker"] = lambda: torch_batches(source, count, train, 1)
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for side in sides:  # once for the file cache
+        consume(sides[side]())
+    for _ in range(arguments.rounds):
+        for side, batches in sides.items():
+            rates[side].append(consume(batches()))
+    median = {side: statistics.median(values) for side, values in rates.items()}
+    result: dict[str, Any] = {f"{side}_images_per_second": round(value, 1) for side, value in median.items()}
+    for side in median.keys() - {"ours"}:
+        result[f"ratio_to_{side}"] = round(median["ours"] / median[side], 3)
+    if draft:
+        result["deviation"] = deviation(source, count, train)
+    return result
+
+
+def consume(batches: Iterable[Any]) -> float:
+    """Images per second of processor time."""
+    begin = processor_seconds()
+    images = sum(len(batch["pixels"] if isinstance(batch, dict) else batch[0]) for batch in batches)
+    return images / (processor_seconds() - begin)
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def transforms(train: bool, draft: bool) -> Sequence[Transform]:
+    if train:
+        return [RandomResizedCrop(SIZE, draft=draft), RandomFlip(), BrightnessJitter(0.4)]
+    return [Squash(SIZE, draft)]
+
+
+def our_batches(
+    source: ImageNet, chain: Sequence[Transform], count: int, train: bool, threads: int
+) -> Iterable[dict[str, np.ndarray]]:
+    options: dict[str, Any] = {"batch_size": BATCH, "transforms": chain, "num_threads": threads}
+    if train:
+        return itertools.islice(train_loader(source, num_epochs=1, seed=0, **options), count // BATCH)
+    return eval_loader(source, limit=count, **options)
+
+
+def torch_batches(source: ImageNet, count: int, train: bool, workers: int) -> Iterable[Any]:
+    assert torch is not None
+    assert torchvision is not None
+    torch.set_num_threads(1)
+    t = torchvision.transforms
+    steps: list[Any] = [t.Resize((SIZE, SIZE))]
+    if train:
+        steps = [t.RandomResizedCrop(SIZE), t.RandomHorizontalFlip(), t.ColorJitter(brightness=0.4)]
+    normalise = t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    files = [str(source.root / file) for file in source.files[:count]]
+    dataset: Any = TorchFiles(files, t.Compose([*steps, t.ToTensor(), normalise]))
+    return torch.utils.data.DataLoader(dataset, BATCH, num_workers=workers)
+
+
+class TorchFiles:
+    """A dataset as PyTorch's users write it."""
+
+    def __init__(self, files: list[str], transform: Callable[[Any], Any]):
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        with PIL.Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB")), 0
+
+
+def deviation(source: ImageNet, count: int, train: bool) -> dict[str, float]:
+    """How far pixels are from those of exact decoding, and the share of images that were decoded smaller at all."""
+    loaders = [our_batches(source, transforms(train, draft)[:1], count, train, 0) for draft in (False, True)]
+    pairs = [(a["pixels"].astype(int), b["pixels"].astype(int)) for a, b in zip(*loaders, strict=True)]
+    difference = np.concatenate([np.abs(a - b) for a, b in pairs])
+    changed = difference.any((1, 2, 3))
+    return {
+        "share_of_images": round(float(changed.mean()), 3),
+        "mean_over_those": round(float(difference[changed].mean()), 3) if changed.any() else 0.0,
+        "largest": int(difference.max()),
+    }
+
+
+def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Share of the time of training steps that passes in the loader, once the step is compiled."""
+    from flax import nnx
+    import jax
+
+    import castream_jax as castream
+    from castream_jax.config import base_config
+    from castream_jax.training.optimizer import make_optimizer
+    from castream_jax.training.step import initial_state, make_train_step, split_model
+
+    backbone = castream.create_backbone(arguments.step, rngs=nnx.Rngs(0))
+    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
+    split = split_model(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")
+    optimizer, _ = make_optimizer(base_config().optimizer, steps_per_epoch=100, steps=1000)
+    state, frozen = initial_state(split, optimizer), jax.device_put(split.frozen)
+    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
+    batch_size = arguments.step_batch
+    epochs = 2 + (arguments.steps + 3) * batch_size // len(source)
+    loader = train_loader(
+        source,
+        batch_size=batch_size,
+        num_epochs=epochs,
+        seed=0,
+        transforms=transforms(True, False),
+        num_threads=len(os.sched_getaffinity(0)) if not arguments.workers else 1,
+        num_workers=arguments.workers,
+    )
+    batches = iter(loader)
+    for _ in range(2):  # compiled, and the loader at its pace
+        state = step(state, frozen, jax.device_put(next(batches)))
+    jax.block_until_ready(state)
+    waited, begin = 0.0, time.perf_counter()
+    for _ in range(arguments.steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        state = step(state, frozen, jax.device_put(batch))
+        jax.block_until_ready(state)
+    seconds = time.perf_counter() - begin
+    batches.close()
+    return {
+        "backbone": arguments.step,
+        "batch": batch_size,
+        "images_per_second": round(arguments.steps * batch_size / seconds, 1),
+        "share_waiting": round(waited / seconds, 4),
+        "cores": len(os.sched_getaffinity(0)),
+        "workers": arguments.workers,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+if __name__ == "__main__":
+    main()

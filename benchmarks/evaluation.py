@@ -1,0 +1,230 @@
+"""Whole evaluation against PyTorch: maps by three methods under two heads, each map scored by five metrics.
+
+    python benchmarks/evaluation.py                              # ResNet-50, 8 images of 224 x 224: an hour
+    python benchmarks/evaluation.py --backbone cifar_resnet20    # 500 images of 32 x 32: minutes
+    python benchmarks/evaluation.py --quick
+
+Three sides get the same images, weights and machine: this library (one trunk pass for both heads), the official
+procedure as written (`pytorch_official.py`), and the best that plain PyTorch does (`pytorch_best.py`), at its fastest
+batch size. Group of images by group of images they are timed in turn, and the median counts. Compiling is not timed.
+Their numbers must be equal, or this exits with an error. The machine should be idle, or the ratios flatter JAX.
+
+The floor is what no evaluation can do without: the distinct images that must pass forward ÷ images per second of
+nothing but forward passes, a chunk of images at a time (`floor.py`).
+
+Images are the bundled digits on canvases unless `--data` names a class-per-folder tree; weights are random unless files
+are given. Prints Markdown; `--json FILE` writes all that was measured.
+"""
+
+import argparse
+from collections.abc import Callable
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+import statistics
+import sys
+import time
+
+from evaluation_report import Results, bars, concatenated, deviation, markdown
+from flax import nnx
+from floor import count_masks, count_scored, forward_pass, images_per_second, time_parts
+import jax
+from machine import Clock
+import numpy as np
+
+import castream_jax as castream
+from castream_jax.attribution import METHODS
+from castream_jax.backbones import torch_state_dict
+from castream_jax.chunks import DEFAULT_CHUNK
+from castream_jax.data import CanvasDigits, ImageFolder, Squash
+from castream_jax.evaluation.explain import explain_batch
+from castream_jax.protocol import get_protocol
+
+try:
+    import pytorch_sides
+except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
+    pytorch_sides = None
+
+PROTOCOL = get_protocol("castream")
+OFFICIAL_BATCH = 16
+
+Side = Callable[[np.ndarray, np.ndarray], Results]  # of uint8 pixels and labels
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    model = make_model(arguments)
+    methods = tuple(arguments.methods.split(","))
+    pixels, labels = read_images(arguments)
+    group, chunk = arguments.group, arguments.chunk
+
+    # --- nothing but forward passes, of so many images at a time ---
+    forward = forward_pass(model, resized(pixels, chunk))
+    rates = {"ours": {n: images_per_second(forward_pass(model, resized(pixels, n)), n) for n in arguments.batches}}
+    pytorch, best_batch = {}, None
+    if pytorch_sides is not None:
+        alone = pytorch_sides.forward_pass
+        rates["PyTorch"] = {n: images_per_second(alone(model, resized(pixels, n)), n) for n in arguments.batches}
+        best_batch = max(rates["PyTorch"], key=rates["PyTorch"].__getitem__)
+        pytorch["official"] = pytorch_sides.official(model, methods, OFFICIAL_BATCH)
+        pytorch["best"] = pytorch_sides.best(model, methods, best_batch)
+    ours, compile_seconds = our_side(model, pixels[:group], labels[:group], methods, chunk)
+    sides: dict[str, Side] = {"ours": ours, **pytorch}
+
+    # --- every group of images through all sides, in turn ---
+    timings: dict[str, list[tuple[int, float]]] = {name: [] for name in sides}
+    results: dict[str, list[Results]] = {name: [] for name in sides}
+    chunk_rates = [images_per_second(forward, chunk)]
+    clock = Clock()
+    for begin in range(0, len(pixels), group):
+        for name, side in sides.items():
+            end = begin + group if name == "ours" else min(begin + group, arguments.pytorch_images)
+            if begin >= end:
+                continue
+            start = time.perf_counter()
+            results[name].append(side(pixels[begin:end], labels[begin:end]))
+            timings[name].append((end - begin, time.perf_counter() - start))
+            print(f"{name}: images {begin} … {end - 1} in {timings[name][-1][1]:.1f} s", file=sys.stderr)
+        chunk_rates.append(images_per_second(forward, chunk))
+    others = clock.others()
+
+    images = {name: sum(count for count, _ in of_groups) for name, of_groups in timings.items()}
+    per_image = {name: statistics.median(s / n for n, s in of_groups) for name, of_groups in timings.items()}
+    all_results = {name: concatenated(of_groups) for name, of_groups in results.items()}
+    deviations = {name: deviation(all_results["ours"], all_results[name]) for name in pytorch}
+    passes = {name: side.images_seen / images[name] for name, side in pytorch.items()}
+    passes["ours"] = count_distinct(model, pixels, methods, group) / len(pixels)
+    parts = time_parts(
+        model, pixels[: arguments.part_images], labels[: arguments.part_images], methods, PROTOCOL, chunk
+    )
+    report = {
+        "backbone": arguments.backbone,
+        "size": pixels.shape[1],
+        "methods": methods,
+        "images": images,
+        "group": group,
+        "chunk": chunk,
+        "pytorch_batch": {"official": OFFICIAL_BATCH, "best": best_batch},
+        "seconds_per_image": per_image,
+        "forward_passes_per_image": passes,
+        "speed_up": {name: per_image[name] / per_image["ours"] for name in pytorch},
+        "deviations": deviations,
+        "forward_images_per_second": rates,
+        "timings": timings,
+        "share_of_other_programs": others,
+        "chunk_images_per_second": statistics.median(chunk_rates),
+        "share_of_floor": passes["ours"] / statistics.median(chunk_rates) / per_image["ours"],
+        "parts": [(part, *(value / arguments.part_images for value in values)) for part, *values in parts],
+        "compile_seconds": compile_seconds,
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
+        "jax": jax.__version__,
+        "torch": None if pytorch_sides is None else importlib.metadata.version("torch"),
+    }
+    print(markdown(report))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
+    wrong = [
+        f"{metric} of {name}"
+        for name, row in deviations.items()
+        for metric, bar in bars(name, images[name]).items()
+        if not row[metric] <= bar  # NaN, too
+    ]
+    if wrong:
+        sys.exit(f"Not equal within the bars: {', '.join(wrong)}.")
+
+
+def count_distinct(model: castream.Model, pixels: np.ndarray, methods: tuple[str, ...], group: int) -> int:
+    """Distinct images that evaluating `pixels`, `group` of them in a call, must pass forward."""
+    scored = count_scored(group, pixels.shape[1], len(methods) * len(model.heads), PROTOCOL)
+    masks = count_masks(model, pixels, group) if "scorecam" in methods else 0
+    return len(pixels) + len(pixels) // group * scored + masks
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
+    parser.add_argument("--weights", help="its weights, a PyTorch or safetensors file")
+    parser.add_argument("--stream", help="the stream's weights under official names, an .npz file")
+    parser.add_argument("--data", help="class-per-folder tree of images")
+    parser.add_argument("--methods", default="gradcam,gradcam++,scorecam")
+    parser.add_argument("--images", type=int, help="default 8; of a CIFAR ResNet 500")
+    parser.add_argument("--size", type=int, help="image side in pixels; default 224; of a CIFAR ResNet 32")
+    parser.add_argument("--group", type=int, help="images per call; default 8; of a CIFAR ResNet 100")
+    parser.add_argument("--chunk", type=int, default=DEFAULT_CHUNK, help="masked images per trunk pass, at most")
+    parser.add_argument("--pytorch-images", type=int, help="fewer images for PyTorch; seconds per image are compared")
+    parser.add_argument("--part-images", type=int, help="images whose parts are timed; default 1, or one group")
+    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.backbone, arguments.images, arguments.group = "cifar_resnet8", 8, 4
+    cifar = arguments.backbone.startswith("cifar")
+    defaults = {"images": 500 if cifar else 8, "size": 32 if cifar else 224, "group": 100 if cifar else 8}
+    for name, value in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    arguments.pytorch_images = arguments.pytorch_images or arguments.images
+    arguments.part_images = arguments.part_images or (arguments.group if cifar else 1)
+    arguments.batches = (16,) if arguments.quick else (32, 64, 128, 256) if cifar else (8, 16, 32, 64)
+    if arguments.images % arguments.group:
+        parser.error(f"{arguments.images} images do not split into groups of {arguments.group}.")
+    unknown = [method for method in arguments.methods.split(",") if method not in METHODS]
+    if unknown:
+        parser.error(f"There is no attribution method {', '.join(unknown)}.")
+    return arguments
+
+
+def make_model(arguments: argparse.Namespace) -> castream.Model:
+    """Backbone under GAP and under a stream; the same weights in every run."""
+    if arguments.weights:
+        backbone = castream.load_backbone(arguments.backbone, arguments.weights)
+    else:
+        backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
+        # Residual branches as weak as in a trained network, or the features of 16 random blocks grow without bound.
+        tame = {k: v * 0.25 if k.endswith("bn3.weight") else v for k, v in torch_state_dict(backbone).items()}
+        castream.load_torch_state_dict(backbone, tame)
+    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
+    if arguments.stream:
+        with np.load(arguments.stream) as arrays:
+            prefix = "stream/" if any(name.startswith("stream/") for name in arrays) else ""
+            names = [name for name in arrays if name.startswith(prefix)]
+            castream.load_torch_stream(stream, {name.removeprefix(prefix): arrays[name] for name in names})
+    return castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+
+
+def read_images(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 `[N, size, size, 3]` and labels, evenly spaced over the data."""
+    source = ImageFolder(arguments.data) if arguments.data else CanvasDigits("train", 1, arguments.size)
+    squash = Squash(arguments.size)
+    chosen = np.arange(arguments.images) * len(source) // arguments.images
+    records = [squash.map(source[int(index)]) for index in chosen]
+    return np.stack([r["pixels"] for r in records]), np.array([r["label"] for r in records], np.int32)
+
+
+def resized(pixels: np.ndarray, count: int) -> np.ndarray:
+    """`count` images, some of them more than once if there are fewer."""
+    return np.resize(pixels, (count, *pixels.shape[1:]))
+
+
+def our_side(
+    model: castream.Model, pixels: np.ndarray, labels: np.ndarray, methods: tuple[str, ...], chunk: int
+) -> tuple[Side, float]:
+    """What `castream evaluate` calls, compiled for groups of this shape; and the seconds that compiling took."""
+    graphdef, state = nnx.split(model)
+    begin = time.perf_counter()
+    compiled = explain_batch.lower(
+        graphdef, state, pixels, labels, methods=methods, protocol=PROTOCOL, chunk=chunk
+    ).compile()
+    seconds = time.perf_counter() - begin
+
+    def side(pixels: np.ndarray, labels: np.ndarray) -> Results:
+        _, maps, scores = jax.device_get(compiled(state, pixels, labels))
+        return {key: {"map": maps[key], **scores[key]} for key in maps}
+
+    return side, seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""`castream data check`: counts a dataset, decodes every image of it, and draws a sample to look at."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+import itertools
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from castream_jax.data.decode import EncodedImage, UnreadableImageError
+from castream_jax.data.source import Source, open_record
+
+_SIDE, _CAPTION = 128, 16  # of one image of the sample, and of the text below it, in pixels
+
+
+class Check(NamedTuple):
+    """What a split holds.
+
+    Attributes:
+        images: number of records.
+        per_class: images of each class, by its position (-1: images of multi-label data that show none).
+        unreadable: for each image that cannot be decoded, the sentence that names it.
+        smallest, largest: height and width, in pixels, of the images of the smallest and the largest area.
+        boxes: number of boxes; None if the source has none.
+    """
+
+    images: int
+    per_class: Counter[int]
+    unreadable: list[str]
+    smallest: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    boxes: int | None
+
+
+def check_source(source: Source, report: Callable[[int], None] = lambda done: None, num_threads: int = 4) -> Check:
+    """Decodes every image.
+
+    Args:
+        source: the data.
+        report: called with the number of images checked so far, after each.
+        num_threads: threads that decode.
+    """
+    per_class: Counter[int] = Counter()
+    unreadable: list[str] = []
+    sizes: set[tuple[int, int]] = set()
+    boxes: int | None = None
+    with ThreadPoolExecutor(max(1, num_threads)) as threads:
+        for done, (labels, size, count, error) in enumerate(_decode_all(source, threads), 1):
+            if error is not None:
+                unreadable.append(error)
+            per_class.update(labels)
+            if size is not None:
+                sizes.add(size)
+            if count is not None:
+                boxes = (boxes or 0) + count
+            report(done)
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    smallest, largest = (by_area[0], by_area[-1]) if by_area else (None, None)
+    return Check(len(source), per_class, unreadable, smallest, largest, boxes)
+
+
+# Classes, height and width, number of boxes, and what is wrong with it.
+_Result = tuple[list[int], tuple[int, int] | None, int | None, str | None]
+
+
+def _decode_all(source: Source, threads: ThreadPoolExecutor) -> Iterator[_Result]:
+    """Results in order; a bounded number of images is under way at any time, however many there are."""
+    indices = iter(range(len(source)))
+    while batch := list(itertools.islice(indices, 512)):
+        yield from threads.map(lambda index: _decode(source, index), batch)
+
+
+def _decode(source: Source, index: int) -> _Result:
+    labels: list[int] = []
+    count = None
+    try:
+        record: Any = open_record(source, index)
+        labels = _labels(record)
+        if "box" in record:
+            box = np.reshape(record["box"], (-1, 4))
+            count = int(np.all(box[:, 2:] > box[:, :2], axis=1).sum())
+        pixels = record["pixels"].pixels() if isinstance(record["pixels"], EncodedImage) else record["pixels"]
+    except UnreadableImageError as error:
+        return labels, None, count, str(error)
+    return labels, pixels.shape[:2], count, None
+
+
+def _labels(record: Any) -> list[int]:
+    """The classes of an image; -1 for one of multi-label data that shows none."""
+    return np.flatnonzero(record["target"]).tolist() or [-1] if "target" in record else [int(record["label"])]
+
+
+def describe(check: Check, class_names: tuple[str, ...]) -> Iterator[str]:
+    """The result as lines of text."""
+    yield f"{check.images:,} images of {len(class_names)} classes"
+    counts = [check.per_class[label] for label in range(len(class_names))]
+    if counts:
+        absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
+        shown = [count for count in counts if count]
+        if shown:
+            yield f"images per class: {min(shown)} to {max(shown)}"
+        if absent:
+            yield f"{len(absent)} classes have no image: {_first(absent)}"
+    if check.per_class[-1]:
+        yield f"images without any class: {check.per_class[-1]}"
+    if check.smallest is not None and check.largest is not None:
+        small, large = (f"{width} × {height}" for height, width in (check.smallest, check.largest))
+        yield f"images: {small} to {large} pixels (width × height)"
+    yield "boxes: none" if check.boxes is None else f"boxes: {check.boxes:,}"
+    yield f"unreadable images: {len(check.unreadable)}"
+    yield from check.unreadable
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def write_sample(source: Source, path: str | os.PathLike[str], count: int = 24, columns: int = 6) -> int:
+    """Draws `count` evenly spaced records, squashed to squares, with their boxes and the names of their classes.
+
+    Returns:
+        The number of images drawn; unreadable ones are left out.
+    """
+    chosen = np.unique(np.arange(min(count, len(source))) * len(source) // max(1, min(count, len(source))))
+    cells = [cell for index in chosen.tolist() if (cell := _cell(source, index)) is not None]
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * _SIDE, max(1, rows) * (_SIDE + _CAPTION)), "white")
+    for place, cell in enumerate(cells):
+        sheet.paste(cell, (place % columns * _SIDE, place // columns * (_SIDE + _CAPTION)))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, "PNG")
+    return len(cells)
+
+
+def _cell(source: Source, index: int) -> Image.Image | None:
+    try:
+        record = source[index]
+    except UnreadableImageError:
+        return None
+    image = Image.fromarray(record["pixels"])
+    draw_on = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(draw_on)
+    scale = np.array([_SIDE / image.width, _SIDE / image.height] * 2)
+    for x0, y0, x1, y1 in (np.reshape(record["box"], (-1, 4)) * scale).tolist() if "box" in record else []:
+        if x1 > x0 and y1 > y0:
+            draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="red")
+    cell = Image.new("RGB", (_SIDE, _SIDE + _CAPTION), "white")
+    cell.paste(draw_on, (0, 0))
+    text = ", ".join(source.class_names[label] for label in _labels(record) if label >= 0) or "none"
+    ImageDraw.Draw(cell).text((2, _SIDE + 1), text.encode("latin-1", "replace").decode("latin-1")[:22], fill="black")
+    return cell

@@ -1,0 +1,47 @@
+"""What the loaders read: a source is a sequence of records with names for its classes and its records.
+
+`grain` reads it from several threads, or worker processes, at once: `__getitem__` changes no state, and a source can
+be pickled.
+"""
+
+from typing import Any, NotRequired, Protocol, TypedDict
+
+from jaxtyping import Bool, Float32, UInt8
+import numpy as np
+
+
+class Record(TypedDict):
+    """One labelled image, on the host.
+
+    A source that has boxes gives all records equally many rows of them, padded with zeros; whatever a transform does
+    to a row, one without area (x1 <= x0 or y1 <= y0) stands for no box.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]  # RGB, 0 to 255
+    label: np.int32
+    index: int  # position in the source
+    box: NotRequired[Float32[np.ndarray, "*n 4"]]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside the object
+    target: NotRequired[Float32[np.ndarray, " k"]]  # multi-label data: 1 for each class that is there, else 0
+    target_mask: NotRequired[Bool[np.ndarray, " k"]]  # and False for classes that are neither there nor absent
+
+
+class Source(Protocol):
+    """What the loaders need to know of a dataset."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of class `k` at position `k`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+    def name(self, index: int) -> str:
+        """Stable, readable name of a record: a relative path, or an identifier."""
+        ...
+
+
+def open_record(source: Source, index: int) -> Any:
+    """Record `index`; from a source of files, which has `open`, with "pixels" an `EncodedImage`, not decoded yet."""
+    return getattr(source, "open", source.__getitem__)(index)

@@ -1,0 +1,151 @@
+"""From the rows of an evaluation to its means, their intervals, and the paired differences stream - GAP."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from castream_jax.evaluation.statistics import bootstrap_means, interval, sign_test
+from castream_jax.metrics import METRICS
+
+BASELINE = "gap"
+
+_ACCURACIES = {"correct": "accuracy", "correct_top5": "top5_accuracy"}
+_CURVES = ("insertion_curve", "deletion_curve")
+
+# What is read of the rows and of the predictions.
+ROW_COLUMNS = ("index", "head", "method", *METRICS, *_CURVES)
+PREDICTION_COLUMNS = ("index", "head", *_ACCURACIES)
+
+Key = tuple[str, ...]
+Entry = dict[str, Any]
+
+
+def summarise_predictions(predictions: pa.Table) -> dict[str, Entry]:
+    """Per head its accuracy (and top-5 accuracy) with intervals and, for a stream, its `difference` to GAP.
+
+    Args:
+        predictions: image by image a row per head, the heads in one order: index, head, correct, and correct_top5
+            where there are more than five classes.
+
+    Raises:
+        ValueError: if the rows are in another order.
+    """
+    fields = [field for field in _ACCURACIES if field in predictions.column_names]
+    measured = _measure(predictions.rename_columns(_ACCURACIES), ("head",), [_ACCURACIES[field] for field in fields])
+    entries, differences = _means(measured), _differences(measured)
+    for key, difference in differences.items():
+        entries[key]["difference"] = difference
+    return {head: entry for (head,), entry in entries.items()}
+
+
+def summarise_rows(rows: pa.Table) -> tuple[list[Entry], list[Entry], pa.Table | None]:
+    """Means, paired differences stream - GAP, and mean curves, all with bootstrap intervals.
+
+    Args:
+        rows: image by image a row per head x method, these in one order: index, head, method, the metrics and, where
+            they were kept, the curves.
+
+    Returns:
+        Entries `{"head", "method", metric: value, "intervals": {metric: [low, high]}}` of the means, and of the
+        differences, which have `"sign_tests": {metric: {"higher", "lower", "ties", "p"}}` too; values as fractions.
+        And a row per head x method x curve with `mean`, `low` and `high` at each step, None where no curve was kept.
+
+    Raises:
+        ValueError: if the rows are in another order.
+    """
+    curves = [name for name in _CURVES if name in rows.column_names]
+    measured = _measure(rows, ("head", "method"), [*METRICS, *curves])
+    means, differences = (
+        [{"head": head, "method": method, **entry} for (head, method), entry in entries.items()]
+        for entries in (_means(measured), _differences(measured))
+    )
+    return means, differences, _mean_curves(measured, curves) if curves else None
+
+
+class _Measured(NamedTuple):
+    """Per key (head, or head and method) the columns of some fields side by side, and the bootstrap of their means."""
+
+    keys: list[Key]
+    fields: dict[str, slice]
+    images: Int[np.ndarray, " rows"]
+    values: Float[np.ndarray, "rows keys columns"]
+    samples: Float[np.ndarray, "resamples keys columns"]
+
+
+def _measure(table: pa.Table, by: Sequence[str], fields: Sequence[str]) -> _Measured:
+    names = (
+        pc.call_function("binary_join_element_wise", [*(table[name] for name in by), "\0"])
+        .combine_chunks()
+        .dictionary_encode()
+    )
+    keys = [tuple(name.split("\0")) for name in names.dictionary.to_pylist()]
+    if len(names) % len(keys) or np.any(names.indices.to_numpy().reshape(-1, len(keys)) != np.arange(len(keys))[None]):
+        raise ValueError("The results are not image by image in one order of heads and methods: evaluate again.")
+    columns = [_matrix(table[field]) for field in fields]
+    stops = np.cumsum([column.shape[1] for column in columns]).tolist()
+    values = np.concatenate(columns, axis=1).reshape(-1, len(keys), stops[-1])
+    images = table["index"].to_numpy()[:: len(keys)]
+    samples = bootstrap_means(values.reshape(len(values), -1), images)
+    slices = map(slice, [0, *stops], stops)
+    return _Measured(
+        keys, dict(zip(fields, slices, strict=True)), images, values, samples.reshape(-1, *values.shape[1:])
+    )
+
+
+def _matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows columns"]:
+    """A column of numbers, or of lists of one length."""
+    if pa.types.is_fixed_size_list(column.type):
+        return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+    return column.to_numpy().astype(np.float32)[:, None]
+
+
+def _means(measured: _Measured) -> dict[Key, Entry]:
+    return {key: _entry(measured, measured.values[:, k], measured.samples[:, k]) for k, key in enumerate(measured.keys)}
+
+
+def _differences(measured: _Measured) -> dict[Key, Entry]:
+    entries = {}
+    for k, key in enumerate(measured.keys):
+        if key[0] == BASELINE or (BASELINE, *key[1:]) not in measured.keys:
+            continue
+        b = measured.keys.index((BASELINE, *key[1:]))
+        values = measured.values[:, k] - measured.values[:, b]
+        entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, b])
+        entries[key]["sign_tests"] = {
+            field: sign_test(values[:, measured.fields[field].start], measured.images)._asdict()
+            for field in _scalars(measured)
+        }
+    return entries
+
+
+def _entry(
+    measured: _Measured,
+    values: Float[np.ndarray, "rows columns"],
+    samples: Float[np.ndarray, "resamples columns"],
+) -> Entry:
+    """Mean of every field but the curves, and, unless there is but one image, its interval."""
+    at = {field: measured.fields[field].start for field in _scalars(measured)}
+    entry: Entry = {field: float(values[:, c].mean(dtype=np.float64)) for field, c in at.items()}
+    if np.any(measured.images != measured.images[0]):
+        entry["intervals"] = {field: interval(samples[:, c]).tolist() for field, c in at.items()}
+    return entry
+
+
+def _scalars(measured: _Measured) -> list[str]:
+    return [field for field in measured.fields if field not in _CURVES]
+
+
+def _mean_curves(measured: _Measured, curves: Sequence[str]) -> pa.Table:
+    rows = []
+    for k, (head, method) in enumerate(measured.keys):
+        for curve in curves:
+            columns = measured.fields[curve]
+            low, high = interval(measured.samples[:, k, columns])
+            mean = measured.values[:, k, columns].mean(axis=0, dtype=np.float64)
+            rows.append({"head": head, "method": method, "curve": curve.removesuffix("_curve")})
+            rows[-1] |= {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
+    return pa.Table.from_pylist(rows)

@@ -1,0 +1,59 @@
+"""The paired differences stream - GAP in full: interval and sign test of each method and quantity."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from castream_jax.reporting.tables import columns_of, head_title, method_title, ordered_heads, ordered_methods
+
+
+class DifferenceRow(NamedTuple):
+    """One difference as printed: percent, its 95 % interval, and the images on either side of 0 with their p-value."""
+
+    head: str
+    measure: str
+    difference: str
+    interval: str
+    higher: int
+    lower: int
+    ties: int
+    p: str
+
+
+def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]]:
+    """By the method's title, recognition first under an empty one; of a summary without differences nothing.
+
+    Args:
+        summary: contents of `evaluation/summary.json`, values as fractions.
+    """
+    entries = [
+        {**summary["heads"][head]["difference"], "head": head, "method": ""}
+        for head in ordered_heads(summary)
+        if "difference" in summary["heads"][head]
+    ]
+    for method in ordered_methods(summary):
+        entries += [entry for entry in summary.get("differences", ()) if entry["method"] == method]
+    rows: dict[str, list[DifferenceRow]] = {}
+    for entry in entries:
+        for column in columns_of(summary):
+            if column.key not in entry:
+                continue
+            test = entry["sign_tests"][column.key]
+            low_high = entry.get("intervals", {}).get(column.key)
+            rows.setdefault(method_title(entry["method"]), []).append(
+                DifferenceRow(
+                    head_title(entry["head"]),
+                    column.header,
+                    _signed(entry[column.key]),
+                    " to ".join(map(_signed, low_high)) if low_high else "–",
+                    test["higher"],
+                    test["lower"],
+                    test["ties"],
+                    "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}",
+                )
+            )
+    return rows
+
+
+def _signed(fraction: float) -> str:
+    percent = round(100 * fraction, 2)
+    return f"{percent:+.2f}".replace("-", "−") if percent else "0.00"

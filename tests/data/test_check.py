@@ -1,0 +1,108 @@
+"""`castream data check`, as a user runs it."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from castream_jax.cli import main
+
+
+def _run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, list[str], list[str]]:
+    status = main(["data", "check", *arguments])
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_counts_classes_sizes_and_splits_and_draws_a_sample(image_tree, save_jpeg, tmp_path, capsys):
+    save_jpeg(image_tree / "train" / "dog" / "large.jpg", height=40, width=25)
+    status, out, err = _run(capsys, "image_folder", "--path", str(image_tree), "--sample", str(tmp_path / "out" / "s"))
+    assert status == 0
+    assert out == [
+        "image_folder train",
+        "  6 images of 2 classes",
+        "  images per class: 3 to 3",
+        "  images: 7 × 5 to 25 × 40 pixels (width × height)",
+        "  boxes: none",
+        "  unreadable images: 0",
+        f"  sample: {tmp_path / 'out' / 's-train.png'}",
+        "image_folder test",
+        "  5 images of 2 classes",
+        "  images per class: 2 to 3",
+        "  images: 7 × 5 to 7 × 5 pixels (width × height)",
+        "  boxes: none",
+        "  unreadable images: 0",
+        f"  sample: {tmp_path / 'out' / 's-test.png'}",
+    ]
+    assert any("6/6 images" in line for line in err)
+    with Image.open(tmp_path / "out" / "s-train.png") as sample:
+        assert sample.size == (6 * 128, 144)
+        # The second image is the second file, squashed; below it stands its name.
+        with Image.open(image_tree / "train" / "cat" / "y.png") as second:
+            expected = np.asarray(second.resize((128, 128), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(np.asarray(sample)[:128, 128:256], expected)
+        assert (np.asarray(sample)[128:, 128:256] < 128).any()
+
+
+def test_unreadable_images_are_all_named_and_the_status_is_2(image_tree, tmp_path, capsys):
+    for name in ("x", "z"):
+        (image_tree / "train" / "cat" / f"{name}.png").write_bytes(b"broken")
+    path = str(image_tree)
+    status, out, err = _run(capsys, "image_folder", "--path", path, "--split", "train", "--sample", str(tmp_path / "s"))
+    assert status == 2
+    assert "  5 images of 2 classes" in out
+    assert "  unreadable images: 2" in out
+    assert [line for line in out if "cannot read image" in line and line.endswith("replace or remove the file")] == [
+        line for line in out if "cat/x.png" in line or "cat/z.png" in line
+    ]
+    assert err[-1].startswith("castream: unreadable images: 2, named above; replace or remove them")
+    assert Path(tmp_path / "s-train.png").exists()
+
+
+def test_multi_label_images_count_for_each_class_and_boxes_are_drawn(tmp_path, save_jpeg, write, pascal_xml, capsys):
+    save_jpeg(tmp_path / "JPEGImages" / "2007_000027.jpg", height=128, width=128)
+    save_jpeg(tmp_path / "JPEGImages" / "2007_000028.jpg", height=128, width=128)
+    objects = ("person", 0, 11, 21, 60, 100), ("dog", 0, 4, 5, 6, 7), ("dog", 0, 70, 70, 90, 90)
+    write(tmp_path / "Annotations" / "2007_000027.xml", pascal_xml(*objects))
+    write(tmp_path / "Annotations" / "2007_000028.xml", pascal_xml())
+    write(tmp_path / "ImageSets" / "Main" / "val.txt", "2007_000027\n2007_000028\n")
+    arguments = ("voc", "--path", str(tmp_path), "--split", "val", "--sample", str(tmp_path / "s"))
+    status, out, _ = _run(capsys, *arguments)
+    assert status == 0
+    assert out[1:7] == [
+        "  2 images of 20 classes",
+        "  images per class: 1 to 1",
+        "  18 classes have no image: aeroplane, bicycle, bird, boat, bottle, …",
+        "  images without any class: 1",
+        "  images: 128 × 128 to 128 × 128 pixels (width × height)",
+        "  boxes: 3",
+    ]
+    with Image.open(tmp_path / "s-val.png") as sample:
+        # Outlines on the first and last pixels of the box, whose coordinates in the file count from 1.
+        pixels = np.asarray(sample)
+    for row, column in ((20, 10), (99, 59), (20, 59), (60, 10)):
+        assert pixels[row, column].tolist() == [255, 0, 0]
+
+
+def test_digits_need_no_path(tmp_path, capsys):
+    status, out, _ = _run(capsys, "digits", "--split", "test", "--sample", str(tmp_path / "s"))
+    assert status == 0
+    assert "  359 images of 10 classes" in out
+    assert "  boxes: 359" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("image_foldr",), "castream: unknown data source 'image_foldr'; did you mean 'image_folder'?"),
+        (("cub",), "castream: source 'cub' needs a path, the folder of the dataset"),
+        (("cub", "--path", "/absent"), "castream: '/absent/images.txt' is missing, which lists the images"),
+        (("imagenet", "--path", "/absent"), "castream: no ImageNet images in '/absent/val'"),
+        (("tfds", "--path", "/absent"), "castream: no prepared TFDS dataset in '/absent'"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(arguments, sentence, capsys):
+    status, out, err = _run(capsys, *arguments)
+    assert (status, out) == (2, [])
+    assert err[-1].startswith(sentence)
