@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0; 2 after a mistake in arguments, config, data or weights, told in one sentence; 3 when training
-        diverged; 130 when interrupted. `CASTREAM_TRACEBACK=1` shows where an error came from.
+        diverged; 4 when another process of the run died; 130 when interrupted. `CASTREAM_TRACEBACK=1` shows where an
+        error came from.
     """
     arguments, overrides = _parser().parse_known_args(argv)
     try:
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "train":
             command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
         if name in ("train", "evaluate"):
+            command.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes, where process 0 is")
+            command.add_argument("--num-processes", type=int, metavar="N", help="of several processes, how many")
+            command.add_argument("--process-id", type=int, metavar="I", help="of several processes, which one this is")
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
@@ -117,18 +121,22 @@ def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
-    _start()
+    _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    from castream_jax.processes import leaving_with_the_others
     from castream_jax.training import train
 
-    print(train(config, arguments.workdir, profile=arguments.profile))
+    with leaving_with_the_others():
+        print(train(config, arguments.workdir, profile=arguments.profile))
 
 
 def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
-    _start()
+    _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.evaluation import evaluate
+    from castream_jax.processes import leaving_with_the_others
 
-    _print_results(evaluate(config, arguments.workdir), arguments.workdir)
+    with leaving_with_the_others():
+        _print_results(evaluate(config, arguments.workdir), arguments.workdir)
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
@@ -200,13 +208,13 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:
     return override(open_config(arguments.config or Path(arguments.workdir) / "config.json"), overrides)
 
 
-def _start() -> None:
+def _start(*processes: Any) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    from castream_jax.parallel import initialise_processes
+    from castream_jax.processes import initialise_processes
 
-    initialise_processes()
+    initialise_processes(*processes)
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:

@@ -1,8 +1,7 @@
-"""Mesh, shardings and multi-process start-up: one axis, `data`, over images."""
+"""Mesh and shardings: one axis, `data`, over images."""
 
 from collections.abc import Callable, Mapping, Sequence
 import itertools
-import os
 from typing import Any
 
 import jax
@@ -14,26 +13,6 @@ import orbax.checkpoint as ocp
 DATA_AXIS = "data"
 
 _barriers = itertools.count()  # a barrier's name serves once
-
-
-def initialise_processes() -> None:
-    """Joins the processes of one run; does nothing for a run of one process.
-
-    Reads `CASTREAM_COORDINATOR` (host:port), `CASTREAM_NUM_PROCESSES` and `CASTREAM_PROCESS_ID`, which the scripts in
-    `launch/` set. Must come before JAX is first used.
-
-    Raises:
-        ValueError: if only some of the three are set.
-    """
-    names = ("CASTREAM_COORDINATOR", "CASTREAM_NUM_PROCESSES", "CASTREAM_PROCESS_ID")
-    values = [os.environ.get(name) for name in names]
-    if not any(values):
-        return
-    if not all(values):
-        unset = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
-        raise ValueError(f"A run of several processes needs {', '.join(names)}; unset: {unset}.")
-    coordinator, count, index = values
-    jax.distributed.initialize(coordinator, int(count or 0), int(index or 0))
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:

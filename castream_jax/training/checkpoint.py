@@ -250,8 +250,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._checkpointer is None:
-            return
+        if self._checkpointer is None or isinstance(error, jax.errors.JaxRuntimeError):
+            return  # another process has died: what waits for it waits for long
         try:
             self.wait()
         except OSError:

@@ -12,8 +12,8 @@ class Termination:
     """Knows whether SIGTERM has come; a context manager that puts the former handler back.
 
     Of several processes, one may be told before the others: JAX's preemption service, whose handler
-    `jax.distributed.initialize` has installed, finds a step that none of them has passed. A second SIGTERM, or one
-    before the first step, does what it did before.
+    `jax.distributed.initialize` has installed, finds a step that none of them has passed. More than one SIGTERM is the
+    same as one: launchers and schedulers may both send it.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,6 @@ class Termination:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._received = True
-        signal.signal(signal.SIGTERM, self._former)
 
     def __enter__(self) -> "Termination":
         if self._alone:  # only the main thread may handle signals

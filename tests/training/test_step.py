@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import castream_jax as castream
-from castream_jax.training.optimizer import sgd, step_decay
+from castream_jax.parallel import data_mesh, replicated, split_over_images
+from castream_jax.training.optimizer import per_stream, sgd, step_decay
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
 
 
@@ -24,10 +25,10 @@ def batch():
     }
 
 
-def build(model: castream.Model, target="streams", rate: float = 0.1):
+def build(model: castream.Model, target="streams", rate: float = 0.1, **options):
     optimizer = sgd(optax.constant_schedule(rate), momentum=0.9, weight_decay=1e-4)
     split = split_model(model, target)
-    return split, initial_state(split, optimizer), make_train_step(split, optimizer)
+    return split, initial_state(split, optimizer), make_train_step(split, optimizer, **options)
 
 
 def test_step_has_no_backward_pass_of_the_trunk(small_model, batch):
@@ -73,20 +74,55 @@ def test_training_a_stream_lowers_its_loss_and_leaves_the_trunk_alone(small_mode
     chex.assert_trees_all_equal(split.frozen, before)
 
 
-def test_streams_trained_together_are_trained_as_if_alone(small_model, batch):
-    backbone = small_model.backbone
-    first = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
-    second = castream.CrossAttentionStream(backbone.stage_dims, start_stage=2, block="proj_ca", rngs=nnx.Rngs(2))
+def test_streams_trained_together_have_the_bits_of_those_trained_alone(small_model, batch):
+    dims = small_model.backbone.stage_dims
+    streams = {
+        f"s{stage}": castream.CrossAttentionStream(dims, start_stage=stage, rngs=nnx.Rngs(stage)) for stage in range(4)
+    }
+    streams["proj_ca"] = castream.CrossAttentionStream(dims, block="proj_ca", rngs=nnx.Rngs(4))
+    streams["class_specific"] = castream.CrossAttentionStream(dims, num_queries=10, rngs=nnx.Rngs(5))
+    streams["again"] = castream.CrossAttentionStream(dims, rngs=nnx.Rngs(6))
+    rates = dict(zip(streams, (0.1, 0.2, 0.3, 0.1, 0.05, 0.1, 0.1), strict=True))
 
-    def train(heads):
-        split, state, step = build(castream.Model(backbone, heads))
-        for _ in range(5):
-            state = jax.jit(step)(state, split.frozen, batch)
-        return state["params"]["heads"]
+    def train(names):
+        split = split_model(castream.Model(small_model.backbone, {name: streams[name] for name in names}), "streams")
+        optimizer = per_stream(
+            {name: sgd(optax.constant_schedule(rates[name]), momentum=0.9, weight_decay=1e-4) for name in names}
+        )
+        state, step = initial_state(split, optimizer), jax.jit(make_train_step(split, optimizer))
+        for _ in range(4):
+            state = step(state, split.frozen, batch)
+        return {
+            name: (state["params"]["heads"][name], state["optimizer"][name], state["totals"]["heads"][name])
+            for name in names
+        }
 
-    together = train({"first": first, "second": second})
-    chex.assert_trees_all_close(together["first"], train({"first": first})["first"], rtol=0, atol=1e-6)
-    chex.assert_trees_all_close(together["second"], train({"second": second})["second"], rtol=0, atol=1e-6)
+    together = train(streams)
+    for name in streams:
+        chex.assert_trees_all_equal(together[name], train([name])[name])
+
+
+def test_devices_exchange_nothing_but_one_sum_of_gradients(small_model):
+    mesh = data_mesh(jax.devices()[:4])
+    rng = np.random.default_rng(0)
+    batch = {
+        "pixels": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, 10, 16).astype(np.int32),
+    }
+    for accumulate in (1, 2):
+        split, state, step = build(small_model, accumulate=accumulate, mesh=mesh)
+        alone = jax.jit(build(small_model, accumulate=accumulate)[2])(state, split.frozen, batch)
+        compiled = jax.jit(step, in_shardings=(replicated(mesh), replicated(mesh), split_over_images(mesh)))
+        assert collectives(compiled.lower(state, split.frozen, batch).compile().as_text()) == {"all-reduce": 1}
+        # 1e-6 absolute, 1e-6 relative for the sum of losses: each device sums its own images first.
+        chex.assert_trees_all_close(compiled(state, split.frozen, batch), alone, rtol=1e-6, atol=1e-6)
+
+
+def collectives(hlo: str) -> dict[str, int]:
+    """How often each collective operation occurs in a compiled program."""
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+    found = re.findall(rf"= [^=]*?\b({kinds})(?:-start)?\(", hlo)
+    return {kind: found.count(kind) for kind in sorted(set(found))}
 
 
 def test_class_specific_stream_is_trained_from_the_labels_query(small_model, batch):

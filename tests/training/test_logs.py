@@ -1,0 +1,54 @@
+"""Where metrics go: JSON lines and TensorBoard always, Weights & Biases by option, a trace by --profile."""
+
+import contextlib
+import json
+from pathlib import Path
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from castream_jax.training import train
+from castream_jax.training.logs import MetricLogs
+
+
+def test_weights_and_biases_get_what_the_lines_get_and_one_run_for_all_resumptions(tiny_config, tmp_path, monkeypatch):
+    opened, logged, finished = [], [], []
+
+    def init(**fields):
+        opened.append(fields)
+        return SimpleNamespace(
+            log=lambda values, step: logged.append({"step": step, **values}),
+            finish=lambda exit_code: finished.append(exit_code),
+        )
+
+    fake = SimpleNamespace(init=init, util=SimpleNamespace(generate_id=lambda: f"id{len(opened)}"))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    config = tiny_config(train={"wandb": "project"})
+    with MetricLogs(tmp_path, resumed_at=0, config=config) as logs:
+        logs.write(3, {"ca/loss": 2.0})
+    logs = MetricLogs(tmp_path, resumed_at=3, config=config)
+    with contextlib.suppress(RuntimeError), logs:
+        logs.write(6, {"ca/loss": 1.5})
+        raise RuntimeError
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()]
+    assert logged == lines == [{"step": 3, "ca/loss": 2.0}, {"step": 6, "ca/loss": 1.5}]
+    assert [run["id"] for run in opened] == ["id0", "id0"]
+    assert opened[0]["project"] == "project"
+    assert opened[0]["config"]["train"]["batch_size"] == 120
+    assert finished == [0, 1]
+
+
+def test_without_the_package_the_option_is_refused(tiny_config, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="needs the package wandb: pip install wandb, or leave it empty"):
+        MetricLogs(tmp_path, resumed_at=0, config=tiny_config(train={"wandb": "project"}))
+
+
+def test_a_profile_holds_steps_10_to_20(tiny_config, tmp_path: Path):
+    workdir = train(tiny_config(train={"batch_size": 40}), tmp_path / "run", profile=True)
+    (trace,) = (workdir / "logs" / "plugins" / "profile").glob("*/*.xplane.pb")
+    content = trace.read_bytes()
+    assert b"train" in content
+    workdir = train(tiny_config(train={"batch_size": 40}), tmp_path / "other")
+    assert not (workdir / "logs" / "plugins").exists()
