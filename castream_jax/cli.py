@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments, overrides = _parser().parse_known_args(argv)
     try:
-        if overrides and arguments.run not in (_quickstart, _train, _evaluate):
+        if overrides and arguments.run not in (_quickstart, _train, _evaluate, _reproduce):
             raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
@@ -66,6 +66,20 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+    text = "Reproduce tables and figures of the paper: train and evaluate what is missing, then write them."
+    command = commands.add_parser("reproduce", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=_reproduce)
+    command.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="table1, supp-table1 … supp-table5, fig2, fig3; table1:small on data that is at hand",
+    )
+    command.add_argument("--workdir", required=True, help="folder for everything it makes")
+    command.add_argument("--data", default="", metavar="DIR", help="folder of the datasets, or of the one needed")
+    command.add_argument("--configs", metavar="DIR", help="by default the configs/ beside the package")
+    command.add_argument("--dry-run", action="store_true", help="print the plan, with trunk passes and hours")
+    command.epilog = "Fields are set for every experiment: --config.evaluation.batch_size=128."
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
     commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
     text = "Show the evaluation protocols: all of them, the choices of one, or where two differ (Markdown)."
@@ -143,6 +157,31 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from castream_jax.reporting import write_report
 
     print(write_report(Path(arguments.workdir).resolve()))
+
+
+def _reproduce(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from rich.console import Console
+
+    by_form: dict[str, list[str]] = {}
+    for text in arguments.targets:
+        target, _, form = text.partition(":")
+        by_form.setdefault(form, []).append(target)
+    _start()
+    from castream_jax.reproduce.plan import plan_table
+    from castream_jax.reproduce.run import plan, reproduce
+    from castream_jax.reproduce.runs import Options
+
+    requests = [
+        (targets, arguments.workdir, Options(form, arguments.data, arguments.configs, overrides))
+        for form, targets in by_form.items()
+    ]
+    if arguments.dry_run:
+        steps = [step for request in requests for step in plan(*request)]
+        Console(soft_wrap=True).print(plan_table(steps))
+        return
+    for request in requests:
+        for path in reproduce(*request):
+            print(path)
 
 
 def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -9,7 +9,8 @@ from castream_jax.reproduce.published import TABLES, PublishedRow, published_row
 # Tables whose parameters count the backbone, too.
 _WHOLE_NETWORK = ("supp-table5",)
 
-_RECOGNITION = ("accuracy", "mAP")
+# What the summary calls a quantity, where the paper's name is another.
+_KEYS = {"mAP": "mean_average_precision"}
 
 
 class Result(NamedTuple):
@@ -110,12 +111,13 @@ def _entry(row: PublishedRow, summary: Mapping[str, Any]) -> Mapping[str, Any] |
 def _percent(quantity: str, paper: str, entry: Mapping[str, Any] | None, *, comparable: bool) -> Value:
     if entry is None:
         return Value(paper)
-    if quantity not in entry and not comparable and quantity in _RECOGNITION:
-        quantity = next(name for name in _RECOGNITION if name in entry)  # the data at hand has the other one
-    if entry.get(quantity) is None:
+    key = _KEYS.get(quantity, quantity)
+    if key not in entry and quantity == "mAP" and not comparable:
+        key = "accuracy"  # which data of one label has instead
+    if entry.get(key) is None:
         return Value(paper)
-    ours = round(100 * entry[quantity], 2)
-    bounds = entry.get("intervals", {}).get(quantity)
+    ours = round(100 * entry[key], 2)
+    bounds = entry.get("intervals", {}).get(key)
     interval = None if bounds is None else (round(100 * bounds[0], 2), round(100 * bounds[1], 2))
     if not comparable:
         return Value(paper, ours, interval)

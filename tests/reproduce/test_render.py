@@ -22,7 +22,8 @@ def result(table: str, key: tuple[str, str], *, comparable: bool = True, name: s
     heads: dict[str, Any] = {}
     metrics: list[dict[str, Any]] = []
     for row in (row for row in published_rows(table) if (row.dataset, row.network) == key):
-        ours = {k: (float(v) + (0.3 if k == "AD" else 0.1)) / 100 for k, v in row.percents.items()}
+        names = {"mAP": "mean_average_precision"}
+        ours = {names.get(k, k): (float(v) + (0.3 if k == "AD" else 0.1)) / 100 for k, v in row.percents.items()}
         entry = ours | {"intervals": {k: [v - 0.002, v + 0.002] for k, v in ours.items()}}
         if row.method:
             metrics.append({"head": row.head, "method": row.method} | entry)

@@ -1,0 +1,132 @@
+"""`reproduce`: trains, evaluates and renders what tables and figures need.
+
+Each experiment has a folder of its own in the workdir, and each step continues where it was interrupted: running the
+same command again does what is missing.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+
+from flax import nnx
+import jax
+
+from castream_jax.backbones import create_backbone
+from castream_jax.config import Config
+from castream_jax.data import open_source
+from castream_jax.evaluation import evaluate
+from castream_jax.experiment import open_backbone
+from castream_jax.progress import Progress
+from castream_jax.reproduce.compare import Result, compare
+from castream_jax.reproduce.experiments import EXPERIMENTS, FIGURE_DATA
+from castream_jax.reproduce.figures import write_figure
+from castream_jax.reproduce.plan import Step, data_size, evaluation_work, image_cost, training_work
+from castream_jax.reproduce.published import TABLES
+from castream_jax.reproduce.render import write_table
+from castream_jax.reproduce.runs import Options, Run, Training, open_experiment, open_runs
+from castream_jax.training import train
+from castream_jax.training.restore import restore_model
+
+
+def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: Options) -> list[Path]:
+    """Trains and evaluates what is needed and not there yet; writes `tables/` and `figures/` of the workdir.
+
+    Args:
+        targets: keys of `TARGETS`.
+        workdir: folder for everything that is made.
+        options: which form, on which data.
+
+    Returns:
+        Paths of the tables, in Markdown, HTML, LaTeX and CSV, and of the figures, with their captions.
+
+    Raises:
+        ValueError, FileNotFoundError: for unknown targets, or configs, data or weights that cannot work, before any
+            training; and as `train` and `evaluate`.
+    """
+    runs = open_runs(targets, workdir, options)
+    shown = {target: open_experiment(name, options) for target, name in FIGURE_DATA.items() if target in targets}
+
+    # --- all that can fail, before the first hour is spent ---
+    for run in runs:
+        for training in _trainings(run):
+            open_source(training.config.data, "train")
+            open_source(training.config.data, "test")
+        open_backbone(_trainings(run)[0].config)
+    for config in shown.values():
+        open_source(config.data, "test")
+
+    # --- run by run; after each, the tables as far as they have come ---
+    folder = Path(workdir).resolve()
+    say = Progress("reproduce", total=len(runs), unit="experiments").say
+    paths: dict[str, list[Path]] = {}
+    for number, run in enumerate(runs, 1):
+        say(f"{number} of {len(runs)}: {run.main.config.name}, in {run.main.workdir}")
+        for training in _trainings(run):
+            train(training.config, training.workdir)
+        if _is_evaluated(run, targets):
+            evaluate(run.main.config, run.main.workdir)
+        for target in (target for target in targets if run.is_for(target) and jax.process_index() == 0):
+            if target in TABLES:
+                results = _results([run for run in runs if run.is_for(target)], options)
+                paths[target] = write_table(compare(target, results), folder / "tables")
+            else:
+                model = restore_model(run.main.config, run.main.workdir)
+                config = shown.get(target, run.main.config)
+                paths[target] = write_figure(target, model, config, folder / "figures", run.label)
+    return [path for target in targets for path in paths.get(target, [])]
+
+
+def plan(targets: Sequence[str], workdir: str | os.PathLike[str], options: Options) -> list[Step]:
+    """The steps that `reproduce` would take and what each costs, from the configs alone.
+
+    Arguments as for `reproduce`; without `options.data`, the datasets have their published sizes.
+    """
+    steps = []
+    for run in open_runs(targets, workdir, options):
+        cost = image_cost(run.main.config)
+        for training in _trainings(run):
+            work = training_work(training.config, data_size(training.config), cost)
+            steps.append(Step(run.label, work, _state(training, run)))
+        if _is_evaluated(run, targets):
+            work = evaluation_work(run.main.config, data_size(run.main.config), cost)
+            steps.append(Step(run.label, work, "done" if run.summary.exists() else "to do"))
+    return steps
+
+
+def _trainings(run: Run) -> list[Training]:
+    return [training for training in (run.backbone, run.main) if training is not None]
+
+
+def _is_evaluated(run: Run, targets: Sequence[str]) -> bool:
+    """Figures need no evaluation."""
+    return any(target in TABLES and run.is_for(target) for target in targets)
+
+
+def _state(training: Training, run: Run) -> str:
+    """How far a training is; only `train` knows its last step, so what follows it tells that it is done."""
+    followed = run.main.workdir if training is run.backbone else run.summary
+    if followed.exists():
+        return "done"
+    return "begun" if (training.workdir / "checkpoints").exists() else "to do"
+
+
+def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], Result]:
+    """The evaluations there are, by what the paper calls dataset and network."""
+    return {
+        (EXPERIMENTS[name].dataset, EXPERIMENTS[name].network): Result(
+            " ".join([run.label, *options.overrides]),
+            json.loads(run.summary.read_text()),
+            _count_backbone(run.main.config),
+            comparable=not options.form,
+        )
+        for run in runs
+        if run.summary.exists()
+        for name in run.serves
+    }
+
+
+def _count_backbone(config: Config) -> int:
+    name, num_classes, taps = config.backbone.name, config.backbone.num_classes, config.backbone.taps
+    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(backbone, nnx.Param)))

@@ -1,0 +1,45 @@
+"""All ablations of ResNet-50 on ImageNet in one run: seven streams, one trunk pass (supplementary, tables 3 to 5).
+
+Paper: CA-Stream (Torres et al., XAI4CV 2024), supplementary, tables 3 to 5.
+Expected: the numbers in `block_design.py`, `placement.py` and `class_specific.py`; the stream from S0 is that of
+table 1, too. Each stream trains as it would alone: the losses add, and no two streams share a parameter.
+
+Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
+`castream reproduce supp-table4 --dry-run` assumes, 10.9 h of training and 17.0 h of evaluation.
+
+    castream reproduce supp-table4 --data IMAGENET --workdir workdirs/reproduce
+
+or this experiment alone, IMAGENET being the folder that holds `train/` and `val/`:
+
+    castream train --config configs/ablations/all.py --workdir workdirs/all \\
+        --config.data.path=IMAGENET
+    castream evaluate --workdir workdirs/all
+
+Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
+Their last stage is S3, so there is no S4–S4.
+"""
+
+from castream_jax.config import Config, base_config, stream_config
+from castream_jax.reproduce.forms import METHODS, add_streams, check_form, cifar10, digits_ablation
+
+
+def get_config(form: str = "") -> Config:
+    check_form(form, "small", "cifar10")
+    name = "Ablations, ResNet-50"
+    if form:
+        config = digits_ablation(name) if form == "small" else cifar10(name)
+    else:
+        config = base_config()
+        config.name = name
+        config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
+        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
+        config.evaluation.methods = METHODS
+    add_streams(
+        config,
+        proj_ca=stream_config(block="proj_ca"),
+        class_specific=stream_config(class_specific=True),
+    )
+    last = 3 if form else 4  # the small trunks have one stage less
+    stages = range(1, last + 1)
+    add_streams(config, **{f"from_s{stage}": stream_config(start_stage=stage) for stage in stages})
+    return config

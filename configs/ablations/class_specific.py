@@ -1,0 +1,49 @@
+"""Ablation, ResNet-50, ImageNet: one CLS token for all classes, or one per class (supplementary, table 5).
+
+Paper: CA-Stream (Torres et al., XAI4CV 2024), supplementary, table 5.
+Expected, in percent (Accuracy and parameters of stream and backbone, then AD, AG, AI, I, D):
+
+    Accuracy    Class agnostic   74.70 32.53M
+    Accuracy    Class specific   74.68 32.59M
+    Grad-CAM    Class agnostic   12.54  22.67  48.56  75.53  13.50
+    Grad-CAM    Class specific   12.53  22.66  48.58  75.54  13.50
+    Grad-CAM++  Class agnostic   13.99  19.29  44.60  75.21  13.78
+    Grad-CAM++  Class specific   13.99  19.28  44.62  75.20  13.78
+    Score-CAM   Class agnostic    7.09  23.65  54.20  74.91  14.68
+    Score-CAM   Class specific    7.08  23.64  54.15  74.99  14.53
+
+The exact counts are 32,526,184 and 32,590,120. In training an image starts from the token of its label, at inference
+from that of the class that GAP predicts.
+
+Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
+`castream reproduce supp-table5 --dry-run` assumes, 10.4 h of training and 11.8 h of evaluation.
+
+    castream reproduce supp-table5 --data IMAGENET --workdir workdirs/reproduce
+
+The reproduction trains all ablations in one run, `configs/ablations/all.py`, for the trunk is nearly all the work.
+This one alone:
+
+    castream train --config configs/ablations/class_specific.py --workdir workdirs/class-specific \\
+        --config.data.path=IMAGENET
+    castream evaluate --workdir workdirs/class-specific
+
+Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
+"""
+
+from castream_jax.config import Config, base_config, stream_config
+from castream_jax.reproduce.forms import METHODS, add_streams, check_form, cifar10, digits_ablation
+
+
+def get_config(form: str = "") -> Config:
+    check_form(form, "small", "cifar10")
+    name = "Ablation: class-specific CLS"
+    if form:
+        config = digits_ablation(name) if form == "small" else cifar10(name)
+    else:
+        config = base_config()
+        config.name = name
+        config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
+        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
+        config.evaluation.methods = METHODS
+    add_streams(config, class_specific=stream_config(class_specific=True))
+    return config

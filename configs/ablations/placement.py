@@ -1,0 +1,63 @@
+"""Ablation, ResNet-50, ImageNet: streams that start at S0, S1, … S4 (supplementary, table 4).
+
+Paper: CA-Stream (Torres et al., XAI4CV 2024), supplementary, table 4.
+Expected, in percent (Accuracy and parameters of the stream, then AD, AG, AI, I, D):
+
+    Accuracy    S0–S4            74.70  6.96M
+    Accuracy    S1–S4            74.67  6.95M
+    Accuracy    S2–S4            74.67  6.82M
+    Accuracy    S3–S4            74.67  6.29M
+    Accuracy    S4–S4            74.63  4.20M
+    Grad-CAM    S0–S4            12.54  22.67  48.56  75.53  13.50
+    Grad-CAM    S1–S4            12.69  22.65  48.31  75.53  13.41
+    Grad-CAM    S2–S4            12.54  21.67  48.58  75.54  13.50
+    Grad-CAM    S3–S4            12.69  22.28  47.89  75.55  13.40
+    Grad-CAM    S4–S4            12.77  20.65  47.14  74.32  13.37
+    Grad-CAM++  S0–S4            13.99  19.29  44.60  75.21  13.78
+    Grad-CAM++  S1–S4            13.99  19.29  44.62  75.21  13.78
+    Grad-CAM++  S2–S4            13.71  19.90  45.43  75.34  13.50
+    Grad-CAM++  S3–S4            13.69  19.61  45.04  75.36  13.50
+    Grad-CAM++  S4–S4            13.67  18.36  44.40  74.19  13.30
+    Score-CAM   S0–S4             7.09  23.65  54.20  74.91  14.68
+    Score-CAM   S1–S4             7.09  23.65  54.20  74.92  14.68
+    Score-CAM   S2–S4             7.09  23.66  54.21  74.91  14.68
+    Score-CAM   S3–S4             7.74  23.03  52.92  74.97  14.65
+    Score-CAM   S4–S4             7.52  19.45  50.45  74.19  14.46
+
+The exact counts are 6,969,152, 6,952,704, 6,821,376, 6,296,576 and 4,198,400.
+
+Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
+`castream reproduce supp-table4 --dry-run` assumes, 10.6 h of training and 14.8 h of evaluation.
+
+    castream reproduce supp-table4 --data IMAGENET --workdir workdirs/reproduce
+
+The reproduction trains all ablations in one run, `configs/ablations/all.py`, for the trunk is nearly all the work.
+This one alone:
+
+    castream train --config configs/ablations/placement.py --workdir workdirs/placement \\
+        --config.data.path=IMAGENET
+    castream evaluate --workdir workdirs/placement
+
+Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
+Their last stage is S3, so there is no S4–S4.
+"""
+
+from castream_jax.config import Config, base_config, stream_config
+from castream_jax.reproduce.forms import METHODS, add_streams, check_form, cifar10, digits_ablation
+
+
+def get_config(form: str = "") -> Config:
+    check_form(form, "small", "cifar10")
+    name = "Ablation: placement"
+    if form:
+        config = digits_ablation(name) if form == "small" else cifar10(name)
+    else:
+        config = base_config()
+        config.name = name
+        config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
+        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
+        config.evaluation.methods = METHODS
+    last = 3 if form else 4  # the small trunks have one stage less
+    stages = range(1, last + 1)
+    add_streams(config, **{f"from_s{stage}": stream_config(start_stage=stage) for stage in stages})
+    return config
