@@ -87,6 +87,8 @@ def base_config() -> Config:
         {
             "batch_size": 64,  # images per device
             "methods": ("gradcam", "attention"),
+            "baselines": True,  # random, centre and all-ones maps as well, which every method has to beat
+            "sanity_images": 50,  # whose maps are compared with those of randomised streams; 0: none
             "protocol": "castream",
             "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
             "gallery": 24,  # images shown in the report

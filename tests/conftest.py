@@ -107,9 +107,38 @@ def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
         config.backbone.update(name="cifar_resnet8", weights=str(resnet8_weights), num_classes=10)
         config.optimizer.update(learning_rate=0.05, decay_every=1)
         config.train.update(epochs=1, batch_size=120, log_every=4, checkpoint_every=5)
-        config.evaluation.update(batch_size=40, max_images=50, gallery=4)
+        config.evaluation.update(batch_size=40, max_images=50, gallery=4, baselines=False, sanity_images=0)
         for section, fields in sections.items():
             config[section].update(fields)
         return config
 
     return build
+
+
+@pytest.fixture
+def write() -> Callable[[Path, str], None]:
+    """Writes a text file, with the folders it needs."""
+
+    def write_text(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write_text
+
+
+@pytest.fixture
+def pascal_xml() -> Callable[..., str]:
+    """An annotation as VOC and ImageNet have it, from (name, difficult, xmin, ymin, xmax, ymax) of each object."""
+
+    def annotation(*objects: tuple) -> str:
+        # Sides in the order of VOC's older files; a part has a box of its own.
+        items = "".join(
+            f"<object><name>{name}</name><pose>Left</pose><truncated>1</truncated><difficult>{difficult}</difficult>"
+            f"<bndbox><xmax>{x1}</xmax><xmin>{x0}</xmin><ymax>{y1}</ymax><ymin>{y0}</ymin></bndbox>"
+            "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+            "</object>"
+            for name, difficult, x0, y0, x1, y1 in objects
+        )
+        return f"<annotation><folder>VOC2012</folder><size><width>30</width></size>{items}</annotation>"
+
+    return annotation

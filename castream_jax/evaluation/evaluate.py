@@ -23,9 +23,11 @@ from castream_jax.config import Config
 from castream_jax.data import describe_unreadable, eval_loader, open_source, reading_options, record_transforms
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
-from castream_jax.evaluation.explain import explain_batch, predict_batch
+from castream_jax.evaluation.explain import explain_batch, logits_batch, predict_batch
+from castream_jax.evaluation.multi_label import class_scores_table, has_several_labels, summarise_class_scores
 from castream_jax.evaluation.parts import Tree, list_parts, read_parts, regroup, take, write_gallery, write_part
 from castream_jax.evaluation.run import claim_results, hash_of, identify, part_size_of
+from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
 from castream_jax.parallel import (
@@ -49,11 +51,14 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     """Accuracy and interpretability of every head, written to `evaluation/` of the workdir.
 
     `rows/` has one row per image x head x method, `predictions/` one per image x head, in parts (see `parts`);
-    `curves.parquet` mean insertion and deletion curves, `gallery.npz` images and maps to look at, `summary.json` the
-    means with intervals. Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of
-    it. Every device is given `batch_size` images at a time, in the same company on one device or on many, in one
-    process or in several: otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places.
-    The last of them are padded, and the padding is counted nowhere.
+    `curves.parquet` mean insertion and deletion curves, `gallery.npz` images and maps to look at, `sanity.json` the
+    rank correlation of maps with those of randomised streams, `summary.json` the means with intervals. Where images
+    have several labels, `class_scores.parquet` has every head's logits of every image, for mAP.
+
+    Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of it. Every device is
+    given `batch_size` images at a time, in the same company on one device or on many, in one process or in several:
+    otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places. The last of them are
+    padded, and the padding is counted nowhere.
 
     Parts that are there already, whole and of this very run (see `run.identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
@@ -81,10 +86,12 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
 
     # --- model ---
     model = restore_model(config, workdir)
-    methods = check_methods(model, settings.methods, protocol)
+    methods = [*settings.methods, *(BASELINES if settings.baselines else ())]
+    methods = check_methods(model, list(dict.fromkeys(methods)), protocol)
     graphdef, state = nnx.split(model)
     state = jax.device_get(state)  # restored onto the devices of all processes, used on those of this one
-    identity = identify(config, source, model, protocol)
+    model = nnx.merge(graphdef, state)
+    identity = identify(config, source, model, methods, protocol)
     sizes = {
         name: sum(p.size for p in jax.tree.leaves(nnx.state(head, nnx.Param))) for name, head in model.heads.items()
     }
@@ -153,6 +160,21 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
         means, differences, curves = summarise_rows(rows)
         heads = summarise_predictions(predictions)
+        if has_several_labels(source):
+            path = folder / "class_scores.parquet"
+            if not path.exists():
+                images = open_source(config.data, "test", rows="images")
+                batches = eval_loader(
+                    images,
+                    batch_size=settings.batch_size * mesh.size,
+                    transforms=record_transforms(config.data, train=False),
+                    **reading_options(config.data),
+                )
+                table = class_scores_table(_all_logits(batches, graphdef, state, mesh), images)
+                with replacing(path) as temporary:
+                    pq.write_table(table, temporary)
+            for head, entry in summarise_class_scores(pq.read_table(path)).items():
+                heads[head] = _joined(heads[head], entry)
         readable = len(predictions) // len(model.heads)
         order = [(head, method) for method in methods for head in model.heads]  # as they were given
         means, differences = (
@@ -173,6 +195,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             "heads": {head: heads[head] | {"parameters": sizes[head]} for head in model.heads},
             "metrics": means,
             "differences": differences,
+            "sanity": sanity_check(config, source, model, protocol, folder, hash_of(identity)),
             "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
             **_timing(folder / "summary.json", left, seconds),
             "device": f"{mesh.size * jax.process_count()} × {mesh.devices.flat[0].device_kind}",
@@ -193,6 +216,7 @@ def _check_settings(settings: Config) -> None:
         ("max_images", 0),
         ("gallery", 0),
         ("memory_mib", 0),
+        ("sanity_images", 0),
     ):
         if settings[field] < least:
             raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
@@ -239,6 +263,24 @@ def _results(
         results = {**jax.device_get(results), **given}
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}
+
+
+def _all_logits(
+    batches: Iterable[Batch], graphdef: nnx.GraphDef, state: Tree, mesh: Mesh
+) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+    split = split_over_images(mesh)
+
+    def start(batch: Batch) -> Tree:
+        return logits_batch(graphdef, state, shard_batch({"pixels": batch["pixels"]}, mesh)["pixels"], split)
+
+    for batch, logits in _one_behind(start, batches):
+        yield batch, jax.device_get(logits)
+
+
+def _joined(entry: Summary, more: Summary) -> Summary:
+    """The fields of both, nested ones, too."""
+    nested = {key: _joined(entry[key], more[key]) for key in entry.keys() & more.keys() if isinstance(more[key], dict)}
+    return entry | more | nested
 
 
 def _one_behind(function: Callable[[Batch], Tree], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tree]]:

@@ -32,6 +32,18 @@ def predict_batch(
     return over_images(run, sharding)(state, pixels)
 
 
+@functools.partial(jax.jit, static_argnames=("graphdef", "sharding"))
+def logits_batch(
+    graphdef: nnx.GraphDef, state: Tree, pixels: UInt8[Array, "b h w 3"], sharding: NamedSharding | None = None
+) -> dict[str, Float[Array, "b k"]]:
+    """The logits of each head."""
+
+    def run(state: Tree, pixels: Array) -> dict[str, Array]:
+        return nnx.merge(graphdef, state)(to_unit_range(pixels))
+
+    return over_images(run, sharding)(state, pixels)
+
+
 @functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk", "sharding"))
 def explain_batch(
     graphdef: nnx.GraphDef,

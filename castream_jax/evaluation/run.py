@@ -1,6 +1,6 @@
 """What the results in a folder belong to: kept and continued if they are of this very run, replaced if not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import hashlib
 import json
 from pathlib import Path
@@ -22,14 +22,28 @@ from castream_jax.workdir import write_atomically
 Identity = dict[str, Any]
 
 # Fields of config.data that decide the pixels of a test image; the names of all images stand beside them.
-_DATA_FIELDS = ("source", "test_split", "image_size", "resize", "seed")
+_DATA_FIELDS = ("source", "test_split", "image_size", "resize", "difficult", "seed")
 
 # In the order of removal: a summary must never stand beside the parts of another run.
-_RESULTS = ("summary.json", "curves.parquet", "gallery.npz", "gallery", "predictions", "rows")
+_RESULTS = (
+    "summary.json",
+    "sanity.json",
+    "curves.parquet",
+    "class_scores.parquet",
+    "gallery.npz",
+    "gallery",
+    "predictions",
+    "rows",
+)
 
 
-def identify(config: Config, source: Source, model: Model, protocol: Protocol) -> Identity:
-    """Everything that decides the numbers, as plain values: results of equal identities may stand in one table."""
+def identify(config: Config, source: Source, model: Model, methods: Sequence[str], protocol: Protocol) -> Identity:
+    """Everything that decides the numbers, as plain values: results of equal identities may stand in one table.
+
+    Args:
+        config, source, model, protocol: of the evaluation.
+        methods: all that are evaluated, baselines among them.
+    """
     names = [source.name(i) for i in range(len(source))]
     return {
         "version": __version__,
@@ -37,7 +51,7 @@ def identify(config: Config, source: Source, model: Model, protocol: Protocol) -
         "trunk": fingerprint(model.backbone),
         "dtype": model.backbone.dtype,
         "heads": {name: _digest_of_arrays(nnx.to_pure_dict(nnx.state(head))) for name, head in model.heads.items()},
-        "methods": list(config.evaluation.methods),
+        "methods": list(methods),
         "data": {field: config.data[field] for field in _DATA_FIELDS}
         | {"images": len(source), "names": _digest([*source.class_names, *names])},
         "max_images": config.evaluation.max_images,

@@ -3,9 +3,10 @@
 Everything resamples and counts *images*: an image with several labels has several rows, which are not independent.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 import numpy as np
 import scipy.stats
 
@@ -45,17 +46,20 @@ def bootstrap_means(
     means = values.mean(axis=0, dtype=np.float64)
     rows_of_image, sums = _sum_per_image(values - means, images)  # centred, so that float32 is exact enough below
     columns = np.concatenate([sums, rows_of_image[:, None]], axis=1).astype(np.float32)
-    count = len(columns)
+    totals = np.concatenate([times @ columns for times in bootstrap_counts(len(columns), resamples, seed)])
+    return means + totals[:, :-1] / totals[:, -1:].astype(np.float64)
+
+
+def bootstrap_counts(
+    images: int, resamples: int = RESAMPLES, seed: int = SEED
+) -> Iterator[Float32[np.ndarray, "block images"]]:
+    """How often each resample draws each of `images` images, a block of resamples at a time."""
     rng = np.random.default_rng(seed)
-    result = np.empty((resamples, len(means)))
-    block = max(1, _DRAWS // count)
+    block = max(1, _DRAWS // images)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        drawn = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        totals = times.astype(np.float32) @ columns
-        result[start : start + size] = means + totals[:, :-1] / totals[:, -1:]
-    return result
+        drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images).astype(np.float32)
 
 
 def interval(samples: Float[np.ndarray, "resamples *columns"]) -> Float[np.ndarray, "2 *columns"]:

@@ -154,8 +154,11 @@ def scores_of_maps(
 ) -> dict[Key, dict[str, Array]]:
     """`score`, given the unmasked images' `probabilities` under each head, as the protocol takes them; traceable."""
     batch, height, width = pixels.shape[:3]
-    keys, heads = list(maps), list(model.heads)
-    if not keys:
+    heads = list(model.heads)
+    # Every masked image is shown to all heads: a map that several of them share is shown once.
+    distinct = list({id(saliency): saliency for saliency in maps.values()}.values())
+    number = {id(saliency): i for i, saliency in enumerate(distinct)}
+    if not distinct:
         return {}
 
     predicted = {head: probabilities[head].argmax(-1) for head in heads}
@@ -163,7 +166,7 @@ def scores_of_maps(
     followed = target if protocol.causal_class == "target" else predicted
 
     kinds = [kind for kind in _KINDS if set(_NEEDS[kind]) & set(metrics)]
-    saliency = jnp.stack([upsample(jnp.asarray(maps[key]), height, width) for key in keys])
+    saliency = jnp.stack([upsample(jnp.asarray(of_images), height, width) for of_images in distinct])
     ranks = None
     if kinds != ["masked"]:
         ranks = causal.pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
@@ -183,23 +186,23 @@ def scores_of_maps(
     moved = causal.pixels_moved(height, width, protocol.rows_per_step, protocol.num_steps)
     one_substrate = protocol.insertion_start == "mean"
     shared, per_map = _plan(kinds, moved, one_substrate)
-    results = map_chunks(run, _list_jobs(batch, len(keys), shared, per_map), chunk)
+    results = map_chunks(run, _list_jobs(batch, len(distinct), shared, per_map), chunk)
     results = results.reshape(-1, batch, len(heads))  # [jobs of an image, images, heads]
     on_start, on_empty = results[0], results[0 if one_substrate else len(shared) - 1]
-    results = results[len(shared) :].reshape(len(keys), len(per_map), batch, len(heads))
+    results = results[len(shared) :].reshape(len(distinct), len(per_map), batch, len(heads))
     images = jnp.arange(batch)
     on_image, followed_on_image = (_of_class(probabilities, classes, images) for classes in (target, followed))
     at = moved / moved[-1] if protocol.area == "fractions" else np.linspace(0, 1, len(moved))
     columns = {kind: np.array([of_job == _KINDS.index(kind) for of_job, _ in per_map]) for kind in kinds}
 
     scores: dict[Key, dict[str, Array]] = {}
-    for key, of_map in zip(keys, results, strict=True):
-        head = heads.index(key[0])
+    for key, of_images in maps.items():
+        head, of_map = heads.index(key[0]), results[number[id(of_images)]]
         of_kind = {kind: of_map[column, :, head] for kind, column in columns.items()}
         p, end, values = on_image[:, head], followed_on_image[:, head], {}
         if "masked" in kinds:
             # A map of ones shows the image itself: its p, not the same p rounded in another batch, or AI were a coin.
-            unmasked = (jnp.asarray(maps[key]) == 1).all((1, 2))
+            unmasked = (jnp.asarray(of_images) == 1).all((1, 2))
             values |= _masked(p, jnp.where(unmasked, p, of_kind["masked"][0]))
         if "inserted" in kinds:
             values |= _curve("I", "insertion_curve", at, on_start[:, head], *of_kind["inserted"], end)

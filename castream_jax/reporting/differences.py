@@ -7,15 +7,18 @@ from castream_jax.reporting.tables import columns_of, head_title, method_title, 
 
 
 class DifferenceRow(NamedTuple):
-    """One difference as printed: percent, its 95 % interval, and the images on either side of 0 with their p-value."""
+    """One difference as printed: percent, its 95 % interval, and the images on either side of 0 with their p-value.
+
+    A measure of a whole data set, such as mAP, has no images on a side: a dash.
+    """
 
     head: str
     measure: str
     difference: str
     interval: str
-    higher: int
-    lower: int
-    ties: int
+    higher: int | str
+    lower: int | str
+    ties: int | str
     p: str
 
 
@@ -37,7 +40,7 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
         for column in columns_of(summary):
             if column.key not in entry:
                 continue
-            test = entry["sign_tests"][column.key]
+            test = entry.get("sign_tests", {}).get(column.key)
             low_high = entry.get("intervals", {}).get(column.key)
             rows.setdefault(method_title(entry["method"]), []).append(
                 DifferenceRow(
@@ -45,13 +48,16 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
                     column.header,
                     _signed(entry[column.key]),
                     " to ".join(map(_signed, low_high)) if low_high else "–",
-                    test["higher"],
-                    test["lower"],
-                    test["ties"],
-                    "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}",
+                    *_sides(test),
                 )
             )
     return rows
+
+
+def _sides(test: Mapping[str, Any] | None) -> tuple[int | str, int | str, int | str, str]:
+    if test is None:
+        return "–", "–", "–", "–"
+    return test["higher"], test["lower"], test["ties"], "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
 
 
 def _signed(fraction: float) -> str:

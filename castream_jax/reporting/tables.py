@@ -58,6 +58,7 @@ METRICS = (
     Column("D", "D", lower_is_better=True),
 )
 COLUMNS = (*METRICS, Column("accuracy", "Accuracy", lower_is_better=False))
+MAP = Column("mean_average_precision", "mAP", lower_is_better=False)  # where images have several labels
 TOP5 = Column("top5_accuracy", "Top-5", lower_is_better=False)  # where there are more than five classes
 
 Mark = Literal["", "best", "better", "worse"]
@@ -120,6 +121,8 @@ def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
 
 def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     """What the table's columns measure."""
+    if any(MAP.key in entry for entry in summary["heads"].values()):
+        return (*METRICS, MAP)
     has_top5 = any(TOP5.key in entry for entry in summary["heads"].values())
     return (*COLUMNS, TOP5) if has_top5 else COLUMNS
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from castream_jax.backbones import create_backbone
 from castream_jax.config import Config
 from castream_jax.data import open_source
+from castream_jax.evaluation.sanity import BASELINES
 from castream_jax.experiment import open_streams
 from castream_jax.metrics.causal import pixels_moved
 from castream_jax.model import Model
@@ -164,16 +165,18 @@ def passes_per_explained_image(config: Config, channels: int) -> int:
     """Trunk passes that the maps of one image and their metrics take, one pass serving all heads.
 
     The image as it is, blurred and empty: 3. Per map, the image masked by it and the inner steps of insertion and
-    deletion. Score-CAM: one per channel, at most, for all heads together. Gradients of the heads: none.
+    deletion; a baseline's map is one for all heads. Score-CAM: one per channel, at most, for all heads together.
+    Gradients of the heads: none.
     """
     protocol = get_protocol(config.evaluation.protocol)
     size = config.data.image_size
     steps = len(pixels_moved(size, size, protocol.rows_per_step, protocol.num_steps)) - 1
     streams = len(config.streams)
-    passes = 3
+    of_map = 1 + 2 * (steps - 1)
+    passes = 3 + (len(BASELINES) * of_map if config.evaluation.baselines else 0)
     for method in config.evaluation.methods:
         maps = streams if method.startswith("attention") else 1 + streams
-        passes += maps * (1 + 2 * (steps - 1))
+        passes += maps * of_map
         if method == "scorecam":
             passes += min(protocol.scorecam_channels or channels, channels)
     return passes

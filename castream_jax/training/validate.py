@@ -25,7 +25,8 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
     """The function `(state, frozen) -> {head: score}` over the whole test split, GAP among the heads.
 
     The score is the accuracy or, with `config.train.loss == "binary_cross_entropy"`, the mean over classes of the
-    average precision, as scikit-learn defines it; a class of which the split has no image is left out. Each process
+    average precision, as scikit-learn defines it; a class of which the split has no image is left out, and so is an
+    image whose `target_mask` is False from the ranking of that class. Each process
     reads its share of every batch; all of them get the scores.
 
     Raises:
@@ -46,7 +47,8 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
         return {name: (hit(logits, batch["label"]) * batch["mask"]).sum() for name, logits in all_logits.items()}
 
     def scored(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Any]:
-        return {"logits": logits_of(state, frozen, batch["pixels"]), "target": batch["target"], "mask": batch["mask"]}
+        labels = {key: batch[key] for key in ("target", "target_mask", "mask")}
+        return {"logits": logits_of(state, frozen, batch["pixels"]), **labels}
 
     whole = replicated(mesh)
     function = jax.jit(
@@ -54,7 +56,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
         in_shardings=(whole, whole, split_over_images(mesh)),
         out_shardings=whole,
     )
-    labels = "target" if multi_label else "label"
+    labels = ("target", "target_mask") if multi_label else ("label",)
 
     def validate(state: State, frozen: Tree) -> dict[str, float]:
         trained = {"params": state["params"], "stats": state["stats"]}
@@ -71,7 +73,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
             itertools.chain(loader, itertools.repeat(None)), math.ceil(len(source) / batch_size)
         ):
             if batch is not None:
-                batch = {key: batch[key] for key in ("pixels", labels, "mask")}
+                batch = {key: batch[key] for key in ("pixels", *labels, "mask")}
                 padding = {key: np.zeros_like(rows) for key, rows in batch.items()}
             results.append(jax.device_get(function(trained, frozen, shard_batch(batch or padding, mesh))))
         if multi_label:
@@ -83,6 +85,6 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
 
 def _mean_average_precision(results: list[dict[str, Any]]) -> dict[str, float]:
     rows = np.concatenate([result["mask"] for result in results])
-    targets = np.concatenate([result["target"] for result in results])[rows] > 0
+    targets, counted = (np.concatenate([r[key] for r in results])[rows] > 0 for key in ("target", "target_mask"))
     logits = {name: np.concatenate([r["logits"][name] for r in results])[rows] for name in results[0]["logits"]}
-    return {name: mean_average_precision(of_head, targets) for name, of_head in logits.items()}
+    return {name: mean_average_precision(of_head, targets, counted) for name, of_head in logits.items()}

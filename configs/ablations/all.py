@@ -5,7 +5,7 @@ Expected: the numbers in `block_design.py`, `placement.py` and `class_specific.p
 table 1, too. Each stream trains as it would alone: the losses add, and no two streams share a parameter.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table4 --dry-run` assumes, 10.9 h of training and 17.0 h of evaluation.
+`castream reproduce supp-table4 --dry-run` assumes, 10.9 h of training and 17.7 h of evaluation.
 
     castream reproduce supp-table4 --data IMAGENET --workdir workdirs/reproduce
 

@@ -16,7 +16,7 @@ The exact counts are 32,526,184 and 32,590,120. In training an image starts from
 from that of the class that GAP predicts.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table5 --dry-run` assumes, 10.4 h of training and 11.8 h of evaluation.
+`castream reproduce supp-table5 --dry-run` assumes, 10.4 h of training and 12.5 h of evaluation.
 
     castream reproduce supp-table5 --data IMAGENET --workdir workdirs/reproduce
 

@@ -27,7 +27,7 @@ Expected, in percent (Accuracy and parameters of the stream, then AD, AG, AI, I,
 The exact counts are 6,969,152, 6,952,704, 6,821,376, 6,296,576 and 4,198,400.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table4 --dry-run` assumes, 10.6 h of training and 14.8 h of evaluation.
+`castream reproduce supp-table4 --dry-run` assumes, 10.6 h of training and 15.6 h of evaluation.
 
     castream reproduce supp-table4 --data IMAGENET --workdir workdirs/reproduce
 

@@ -15,7 +15,7 @@ Expected, in percent (Accuracy, then AD, AG, AI, I, D):
 The 2.14 is printed so everywhere, and unlike all numbers around it.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table2 --dry-run` assumes, 0.14 h of fine-tuning, 0.05 h of training and 1.2 h of
+`castream reproduce supp-table2 --dry-run` assumes, 0.14 h of fine-tuning, 0.05 h of training and 1.3 h of
 evaluation.
 
     castream reproduce supp-table2 --data DATA --workdir workdirs/reproduce

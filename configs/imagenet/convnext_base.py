@@ -13,7 +13,7 @@ Expected, in percent (Accuracy, then AD, AG, AI, I, D):
     Score-CAM   CA               23.51  11.04  27.35  83.41  60.53
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce table1 --dry-run` assumes, 39.6 h of training and 24.2 h of evaluation.
+`castream reproduce table1 --dry-run` assumes, 39.6 h of training and 27.0 h of evaluation.
 
     castream reproduce table1 --data IMAGENET --workdir workdirs/reproduce
 

@@ -11,7 +11,7 @@ Expected, in percent (AD, AG, AI, I, D; no accuracy is printed):
     Score-CAM   CA               64.21   8.81  18.96  82.92  57.46
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table1 --dry-run` assumes, 22.4 h of training and 11.2 h of evaluation.
+`castream reproduce supp-table1 --dry-run` assumes, 22.4 h of training and 12.8 h of evaluation.
 
     castream reproduce supp-table1 --data IMAGENET --workdir workdirs/reproduce
 

@@ -11,7 +11,7 @@ Expected, in percent (AD, AG, AI, I, D; no accuracy is printed):
     Score-CAM   CA               11.53  18.12  50.32  65.33  11.51
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table1 --dry-run` assumes, 5.3 h of training and 1.7 h of evaluation.
+`castream reproduce supp-table1 --dry-run` assumes, 5.3 h of training and 2.0 h of evaluation.
 
     castream reproduce supp-table1 --data IMAGENET --workdir workdirs/reproduce
 

@@ -13,7 +13,7 @@ Expected, in percent (Accuracy, then AD, AG, AI, I, D):
     Score-CAM   CA                7.09  23.65  54.20  74.91  14.68
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce table1 --dry-run` assumes, 10.3 h of training and 10.8 h of evaluation.
+`castream reproduce table1 --dry-run` assumes, 10.3 h of training and 11.5 h of evaluation.
 
     castream reproduce table1 --data IMAGENET --workdir workdirs/reproduce
 

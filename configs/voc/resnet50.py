@@ -15,7 +15,7 @@ Expected, in percent (mAP, then AD, AG, AI, I, D):
 Score-CAM's rows are legible in one of two renderings only, see `castream_jax/reproduce/disagreements.json`.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
-`castream reproduce supp-table2 --dry-run` assumes, 0.02 h of fine-tuning, 0.01 h of training and 1.8 h of
+`castream reproduce supp-table2 --dry-run` assumes, 0.02 h of fine-tuning, 0.01 h of training and 2.0 h of
 evaluation, of one explanation per image and class that it shows.
 
     castream reproduce supp-table2 --data DATA --workdir workdirs/reproduce

@@ -1,0 +1,85 @@
+"""Recognition of images with several labels: every head's logits of every image, and their mean average precision."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jaxtyping import Bool, Float
+import numpy as np
+import pyarrow as pa
+
+from castream_jax.data import Source
+from castream_jax.data.source import open_record
+from castream_jax.evaluation.statistics import bootstrap_counts, interval
+from castream_jax.metrics.average_precision import mean_average_precision, resampled_average_precision
+
+MEASURE = "mean_average_precision"
+
+# Fewer than of the means: each resample ranks all images anew, for every class.
+RESAMPLES = 1000
+
+
+def has_several_labels(source: Source) -> bool:
+    """Whether records have a `target` beside their `label`."""
+    return "target" in open_record(source, 0)
+
+
+def class_scores_table(batches: Iterator[tuple[Any, dict[str, Float[np.ndarray, "b k"]]]], source: Source) -> pa.Table:
+    """A row per image and head: index, name, head, logits, target, and whether each class counts.
+
+    Args:
+        batches: of an `eval_loader`, each beside the heads' logits.
+        source: has the images' names.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("index", "name", "head", "logits", "target", "target_mask")}
+    for batch, logits in batches:
+        for i in np.flatnonzero(batch["mask"]):
+            index = int(batch["index"][i])
+            for head, of_head in logits.items():
+                row = (index, source.name(index), head, of_head[i], batch["target"][i] > 0, batch["target_mask"][i])
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+    return pa.table(columns)
+
+
+def summarise_class_scores(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """Per head its mean average precision, as scikit-learn defines it, with a bootstrap interval over images.
+
+    A stream has its `difference` to GAP, too, from the same resamples. A class that no image of a resample shows is
+    left out of that resample's mean, as one that no image shows is left out of the mean.
+
+    Args:
+        table: see `class_scores_table`.
+    """
+    heads = table["head"].unique().to_pylist()
+    of_head = {head: table.filter(np.asarray(table["head"]) == head) for head in heads}
+    targets, counted = (_matrix(of_head[heads[0]][name]) for name in ("target", "target_mask"))
+    logits = {head: _matrix(rows["logits"]) for head, rows in of_head.items()}
+    means = {head: mean_average_precision(scores, targets, counted) for head, scores in logits.items()}
+    samples = {head: _resampled_means(scores, targets, counted) for head, scores in logits.items()}
+    entries: dict[str, dict[str, Any]] = {}
+    for head in heads:
+        entries[head] = {MEASURE: means[head], "intervals": {MEASURE: interval(samples[head]).tolist()}}
+        if head != "gap" and "gap" in heads:
+            bounds = interval(samples[head] - samples["gap"]).tolist()
+            entries[head]["difference"] = {MEASURE: means[head] - means["gap"], "intervals": {MEASURE: bounds}}
+    return entries
+
+
+def _resampled_means(
+    scores: Float[np.ndarray, "n k"], positives: Bool[np.ndarray, "n k"], counted: Bool[np.ndarray, "n k"]
+) -> Float[np.ndarray, " resamples"]:
+    blocks = [
+        np.stack(
+            [
+                resampled_average_precision(of_class, here, times * which[None])
+                for of_class, here, which in zip(scores.T, positives.T, counted.T, strict=True)
+                if here.any()
+            ]
+        )
+        for times in bootstrap_counts(len(scores), RESAMPLES)
+    ]
+    return np.nanmean(np.concatenate(blocks, axis=1), axis=0)
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    return np.stack(column.to_numpy())

@@ -1,0 +1,62 @@
+"""The sanity check beside an evaluation: do its maps change when the streams and the classifier become random?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from castream_jax.attribution.registry import parse_method
+from castream_jax.config import Config
+from castream_jax.data import Source, eval_loader, reading_options, record_transforms
+from castream_jax.data.subset import Subset
+from castream_jax.evaluation.parts import evenly_spaced
+from castream_jax.metrics.sanity import cascading_randomisation
+from castream_jax.model import Model
+from castream_jax.protocol import Protocol
+from castream_jax.training.step import to_unit_range
+from castream_jax.workdir import write_atomically
+
+BASELINES = ("random", "centre", "ones")
+
+
+def sanity_check(
+    config: Config, source: Source, model: Model, protocol: Protocol, folder: Path, run: str
+) -> dict[str, Any] | None:
+    """`cascading_randomisation` over `config.evaluation.sanity_images` evenly spaced images; kept in `sanity.json`.
+
+    Of the evaluation's methods those are checked that take a few trunk passes: not the ones that mask (Score-CAM,
+    RISE), which would take the evaluation's time once more for every stage, and not the baselines, which see no
+    weights.
+
+    Args:
+        config, source, model, protocol: of the evaluation.
+        folder: `evaluation/` of the workdir.
+        run: hash of the evaluation; a check of the same run is read, not repeated.
+
+    Returns:
+        `{"run", "images", "rows"}`, rows as of `cascading_randomisation`; None where there is nothing to check.
+    """
+    methods = [name for name in config.evaluation.methods if not parse_method(name).method.chunked]
+    methods = [name for name in methods if name not in BASELINES]
+    positions = evenly_spaced(len(source), config.evaluation.sanity_images)
+    if not config.evaluation.sanity_images or not methods:
+        return None
+    path = folder / "sanity.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        if (there["run"], there["images"]) == (run, len(positions)):
+            return there
+    loader = eval_loader(
+        Subset(source, positions),
+        batch_size=len(positions),
+        transforms=record_transforms(config.data, train=False),
+        **reading_options(config.data),
+    )
+    batch = next(iter(loader))
+    readable = batch["mask"]
+    pixels, labels = to_unit_range(jnp.asarray(batch["pixels"][readable])), batch["label"][readable]
+    rows = cascading_randomisation(model, pixels, labels, methods, protocol)
+    check = {"run": run, "images": len(positions), "rows": rows}
+    write_atomically(path, json.dumps(check, indent=2) + "\n")
+    return check
