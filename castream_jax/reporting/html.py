@@ -1,26 +1,29 @@
 """One experiment's page: reads its workdir, writes `report/index.html` and `report/table.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
 import json
 from pathlib import Path
 import shlex
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 import numpy as np
 
+from castream_jax.reporting.cases import extreme_cases
 from castream_jax.reporting.charts import legend_entries
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.figures import causal_charts, training_curves
-from castream_jax.reporting.gallery import Gallery, build_gallery
+from castream_jax.reporting.gallery import OPACITY, Gallery, build_gallery
 from castream_jax.reporting.tables import (
     METRICS,
+    Row,
     columns_of,
     head_title,
     markdown_table,
     method_title,
     ordered_heads,
-    ordered_methods,
     table_rows,
 )
 from castream_jax.workdir import write_atomically
@@ -51,6 +54,8 @@ def write_report(workdir: Path) -> Path:
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
     heads = ordered_heads(summary)
     table = table_rows(summary)
+    gallery = _gallery(evaluation, summary)
+    shown = {card.anchor for card in gallery.cards} if gallery else set()
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -62,11 +67,13 @@ def write_report(workdir: Path) -> Path:
             workdir=shlex.quote(str(workdir)),
             columns=columns_of(summary),
             metrics=METRICS,
-            table={method: [row for row in table if row.method == method] for method in ordered_methods(summary)},
+            table=together(table),
+            has_baselines=any(row.is_baseline for row in table),
             differences=difference_rows(summary),
             training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
             causal=causal_charts(evaluation / "curves.parquet", summary),
-            gallery=_gallery(evaluation, summary),
+            extremes=extreme_cases(evaluation / "rows", summary, shown),
+            gallery=gallery,
         )
     )
     report = workdir / "report"
@@ -74,6 +81,17 @@ def write_report(workdir: Path) -> Path:
     write_atomically(report / "table.md", markdown_table(summary))
     write_atomically(report / "index.html", page)
     return report / "index.html"
+
+
+def together(table: Sequence[Row]) -> list[list[Row]]:
+    """Each row of values with the differences below it."""
+    units: list[list[Row]] = []
+    for row in table:
+        if row.is_difference:
+            units[-1].append(row)
+        else:
+            units.append([row])
+    return units
 
 
 def _environment() -> jinja2.Environment:
@@ -89,7 +107,13 @@ def _environment() -> jinja2.Environment:
     environment.filters["method_title"] = method_title
     environment.filters["legend_entries"] = legend_entries
     environment.filters["settings"] = _settings
+    environment.filters["correlation"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
     environment.globals["zip"] = zip
+    # Of the package, not of data: inserted as they are.
+    folder = resources.files("castream_jax.reporting")
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        environment.globals[name] = Markup(folder.joinpath(file).read_text(encoding="utf-8"))
+    environment.globals["opacity"] = OPACITY
     return environment
 
 

@@ -32,6 +32,8 @@ _METHOD_TITLES = {
     "centre": "Centre",
     "ones": "All ones",
 }
+# Maps that look at neither model nor class: set apart, below the methods that they are to be beaten by.
+BASELINE_METHODS = ("random", "centre", "ones")
 # What the numbers after a method's name count, where the title can say it.
 _NUMBER_TITLES: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("attention", "attention_logits"), ("S{}", "attention head {}")
@@ -89,6 +91,10 @@ class Row:
     def title(self) -> str:
         return f"{head_title(self.head)} − {head_title(BASELINE)}" if self.is_difference else head_title(self.head)
 
+    @property
+    def is_baseline(self) -> bool:
+        return self.method in BASELINE_METHODS
+
 
 def head_title(head: str) -> str:
     """`gap` is written GAP as in the paper; streams keep the name that the experiment gave them."""
@@ -114,8 +120,9 @@ def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
 
 
 def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
-    """Attribution methods in the order in which the evaluation lists them."""
-    return list(dict.fromkeys(entry["method"] for entry in summary["metrics"]))
+    """Attribution methods in the order in which the evaluation lists them, baselines last."""
+    methods = dict.fromkeys(entry["method"] for entry in summary["metrics"])
+    return sorted(methods, key=lambda method: method in BASELINE_METHODS)
 
 
 def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
@@ -138,6 +145,8 @@ def table_rows(summary: Mapping[str, Any]) -> list[Row]:
         # Rounded as printed, so that numbers which look equal are marked alike.
         percents = {head: {c.key: _percent(entry.get(c.key)) for c in columns} for head, entry in entries.items()}
         best = {c.key: _best(c, [values[c.key] for values in percents.values()]) for c in columns}
+        if method in BASELINE_METHODS:  # whose maps are the same under every head
+            best = dict.fromkeys(best)
         for head, values in percents.items():
             cells = [
                 Cell(_value(v), "best" if v == best[key] else "", _half_width(entries[head], key))
