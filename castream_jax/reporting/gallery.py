@@ -177,7 +177,7 @@ def map_uri(saliency: Float[np.ndarray, "h w"]) -> str:
 def data_uri(image: Image.Image, quality: int) -> str:
     """A picture as a WebP data URI."""
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=quality, method=6)
+    image.save(buffer, format="WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -29,29 +29,33 @@ from castream_jax.reporting.tables import (
 from castream_jax.workdir import write_atomically
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
     """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
 
     Args:
         workdir: directory with `config.json` and `evaluation/summary.json`. `logs/metrics.jsonl`,
             `evaluation/curves.parquet` and `evaluation/gallery.npz` each add a section, and `evaluation/rows/` the
             gallery's numbers.
+        compare: other evaluated workdirs, to stand beside this one in a section of their own.
 
     Returns:
         Path of `report/index.html`.
 
     Raises:
-        FileNotFoundError: the experiment has not been evaluated.
+        FileNotFoundError: an experiment has not been evaluated.
+        ValueError: a workdir is to be compared with itself.
     """
     workdir = Path(workdir)
     evaluation = workdir / "evaluation"
-    if not (evaluation / "summary.json").is_file():
-        raise FileNotFoundError(
-            f"No evaluation to report: {evaluation / 'summary.json'} is missing; "
-            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
-        )
-    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    config, *others = (_read_config(path) for path in (workdir, *map(Path, compare)))
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    name = config.get("name") or workdir.resolve().name
+    comparison = None
+    if compare:
+        from castream_jax.reporting.comparison import compare_experiments  # statistics come with all of JAX
+
+        names = [name, *(c.get("name") or Path(path).resolve().name for c, path in zip(others, compare, strict=True))]
+        comparison = compare_experiments([workdir, *map(Path, compare)], names)
     heads = ordered_heads(summary)
     table = table_rows(summary)
     gallery = _gallery(evaluation, summary)
@@ -62,7 +66,9 @@ def write_report(workdir: Path) -> Path:
         .render(
             config=config,
             config_json=json.dumps(config, indent=2),
-            name=config.get("name") or workdir.resolve().name,
+            name=name,
+            comparison=comparison,
+            compared=" ".join(shlex.quote(str(path)) for path in compare),
             summary=summary,
             workdir=shlex.quote(str(workdir)),
             columns=columns_of(summary),
@@ -81,6 +87,15 @@ def write_report(workdir: Path) -> Path:
     write_atomically(report / "table.md", markdown_table(summary))
     write_atomically(report / "index.html", page)
     return report / "index.html"
+
+
+def _read_config(workdir: Path) -> dict[str, Any]:
+    if not (workdir / "evaluation" / "summary.json").is_file():
+        raise FileNotFoundError(
+            f"No evaluation to report: {workdir / 'evaluation' / 'summary.json'} is missing; "
+            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
+        )
+    return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
 
 
 def together(table: Sequence[Row]) -> list[list[Row]]:

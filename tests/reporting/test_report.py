@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 import re
+import shutil
 
 from chromium import CHROMIUM, Browser
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from castream_jax.reporting import markdown_table, metric_table, write_report
+from castream_jax.reporting.comparison import compare_experiments
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.gallery import overlay
 from castream_jax.reporting.tables import COLUMNS, table_rows
@@ -279,6 +281,74 @@ def test_gallery_shows_the_numbers_of_its_images_from_every_part(workdir):
     assert "<span>p&nbsp;" not in write_report(workdir).read_text()
 
 
+def second_workdir(workdir: Path, folder: Path, **changes: object) -> Path:
+    """The same experiment, every AD of `ca` 0.05 higher, rows in another order, and `changes` of the summary."""
+    shutil.copytree(workdir, folder)
+    summary = read_summary(folder)
+    for entry in summary["metrics"]:
+        entry["AD"] += 0.05 * (entry["head"] == "ca")
+    (folder / "evaluation" / "summary.json").write_text(json.dumps(summary | changes))
+    rows = folder / "evaluation" / "rows"
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(rows.iterdir())]).to_pylist()
+    for path in rows.iterdir():
+        path.unlink()
+    table = [row | {"AD": row["AD"] + 0.05 * (row["head"] == "ca")} for row in table[::-1]]
+    pq.write_table(pa.Table.from_pylist(table), rows / "part-00000.parquet")
+    return folder
+
+
+def compared_rows(first: Path, other: Path) -> dict[tuple[str, str], tuple]:
+    comparison = compare_experiments([first, other], ["one", "two"])
+    units = [*comparison.recognition, *comparison.metrics]
+    return {(unit[0].method, unit[0].title): unit[1].cells for unit in units if len(unit) > 1}
+
+
+def test_experiments_are_compared_image_by_image(workdir, tmp_path_factory):
+    other = second_workdir(workdir, tmp_path_factory.mktemp("other") / "b")
+    rows = compared_rows(workdir, other)
+    assert set(rows) == {(m, f"{h}, two") for m in ("", "gradcam", "gradcam++") for h in ("GAP", "ca")}
+    # The same shift on every image has no spread, unless images are paired wrongly.
+    assert rows["gradcam", "ca, two"][0] == ("+5.00", "worse", "±0.00")
+    assert rows["gradcam", "ca, two"][1] == ("0.00", "", "±0.00")
+    assert rows["gradcam", "GAP, two"][0] == ("0.00", "", "±0.00")
+    html = write_report(workdir, [other]).read_text()
+    assert "Comparison of 2 experiments" in html
+    assert 'class="warning"' not in html
+    assert f"{workdir.name}</th>" in html  # of one name, they are told apart by their folders
+    assert "Comparison of" not in write_report(workdir).read_text()
+
+
+def test_incomparable_experiments_are_not_subtracted(workdir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    protocol = {"name": "rise", "hash": "0" * 12}
+    other = second_workdir(workdir, folder / "protocol", protocol=protocol)
+    assert {method for method, _ in compared_rows(workdir, other)} == {""}  # accuracy has no protocol
+    html = write_report(workdir, [other]).read_text()
+    assert "protocol: castream (3fa9c01be877)" in html
+    assert "cannot be compared" in html
+
+    other = second_workdir(workdir, folder / "classes", class_names=["a", "b", "c"])
+    assert compared_rows(workdir, other) == {}
+
+    other = second_workdir(workdir, folder / "images")
+    path = other / "evaluation" / "rows" / "part-00000.parquet"
+    pq.write_table(pq.read_table(path, filters=[("index", "<", 15)]), path)
+    assert {method for method, _ in compared_rows(workdir, other)} == {""}
+
+    other = second_workdir(workdir, folder / "data")
+    for path, seed in ((workdir, 0), (other, 1)):
+        run = {"identity": {"data": {"source": "digits", "seed": seed}}}
+        (path / "evaluation" / "run.json").write_text(json.dumps(run))
+    assert compared_rows(workdir, other) == {}
+
+
+def test_a_workdir_is_not_compared_with_itself_or_with_nothing(workdir, tmp_path):
+    with pytest.raises(ValueError, match="give each workdir once"):
+        write_report(workdir, [workdir])
+    with pytest.raises(FileNotFoundError, match="run `castream evaluate"):
+        write_report(workdir, [tmp_path / "absent"])
+
+
 def test_report_is_replaced_whole(workdir):
     assert write_report(workdir) == write_report(workdir)
     assert sorted(path.name for path in (workdir / "report").iterdir()) == ["index.html", "table.md"]
@@ -486,7 +556,7 @@ def test_baselines_are_set_apart_below(workdir):
 
 def test_two_hundred_images_under_seven_maps_stay_below_ten_megabytes(workdir):
     rng = np.random.default_rng(0)
-    # As hard to compress as photographs (WebP: 10 kB): smooth shapes and some noise.
+    # As hard to compress as photographs, which take 10 kB: smooth shapes and some noise.
     base = rng.integers(0, 256, (200, 14, 14, 3), dtype=np.uint8)
     pixels = np.stack(
         [np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC)) for image in base]
