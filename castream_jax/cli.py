@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workdir", default="workdirs/quickstart", help="folder for everything it makes")
         else:
             command.add_argument("--workdir", required=True, help="folder of the experiment")
+        if name == "report":
+            command.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="other workdirs, side by side")
         if name == "train":
             command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
         if name in ("train", "evaluate"):
@@ -156,7 +158,8 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from castream_jax.reporting import write_report
 
-    print(write_report(Path(arguments.workdir).resolve()))
+    compare = [Path(workdir).resolve() for workdir in arguments.compare]
+    print(write_report(Path(arguments.workdir).resolve(), compare))
 
 
 def _reproduce(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, UInt8
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from castream_jax.reporting.tables import BASELINE, METRICS, head_title, method_title, ordered_heads
+from castream_jax.reporting.tables import BASELINE, BASELINE_METHODS, METRICS, head_title, method_title, ordered_heads
 
 # Perceptually uniform, unlike jet: equal steps of saliency look equal, and a grey print keeps the order.
 COLORMAP = "inferno"
 OPACITY = 0.6
-MIN_SIDE, MAX_SIDE = 192, 256
-JPEG_QUALITY = 85
+# A page of 200 images and 7 maps each stays below 10 MB: the photograph is embedded once per card, a map as a small
+# picture that the browser enlarges and lays over it. WebP at these settings: 10 kB and 2 kB (JPEG overlays: 12 kB).
+PHOTO_MIN, PHOTO_MAX, PHOTO_QUALITY = 192, 256, 80
+MAP_SIDE, MAP_QUALITY = 112, 90
 
 
 class Prediction(NamedTuple):
@@ -32,33 +34,57 @@ class Prediction(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """One picture of a card with its numbers; `image` is a data URI."""
+    """One picture of a card with its numbers: the photograph and, unless empty, the data URI `saliency` over it."""
 
     title: str
     alt: str
-    image: str
+    saliency: str
     numbers: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Card:
-    """One image of the gallery. `values` (JSON: {map: {metric: number or null}}) is what the page sorts by."""
+    """One image of the gallery.
 
+    Attributes:
+        anchor: the card's `id` in the page.
+        name, class_name: of the image.
+        predictions: of each head.
+        photo: data URI.
+        aspect: CSS `aspect-ratio`.
+        box: CSS `inset` of the annotated box; empty without one.
+        tiles: the photograph, then each map.
+        values: JSON, `{map: {metric: number or null}}`, which the page sorts by.
+        words: true and predicted classes, which the page searches.
+    """
+
+    anchor: str
     name: str
     class_name: str
     predictions: list[Prediction]
+    photo: str
+    aspect: str
+    box: str
     tiles: list[Tile]
     values: str
+
+    @property
+    def words(self) -> str:
+        return "\n".join(dict.fromkeys([self.class_name, *(p.class_name for p in self.predictions)]))
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """All cards, and the maps whose metrics they can be sorted by."""
+    """All cards, the maps whose metrics they can be sorted by, and the classes they can be searched for."""
 
     cards: list[Card]
     sortable_maps: list[str]
-    has_boxes: bool
+    class_names: list[str]
     colors: list[str]
+
+    @property
+    def has_boxes(self) -> bool:
+        return any(card.box for card in self.cards)
 
 
 def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mapping[str, Any]) -> Gallery:
@@ -77,16 +103,15 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
     cards = []
     for i, (index, label) in enumerate(zip(archive["index"].tolist(), archive["label"].tolist(), strict=True)):
         pixels = archive["pixels"][i]
-        box = archive["box"][i] if "box" in archive else None
-        truth = _class_name(class_names, label)
-        tiles = [Tile("Image", f"Image of class {truth}", data_uri(pixels, box), [])]
+        height, width = pixels.shape[:2]
+        truth = class_name(class_names, label)
+        tiles = [Tile("Image", f"Image of class {truth}", "", [])]
         values: dict[str, dict[str, float | None]] = {}
         for head, method in maps:
             title = _map_title(head, method)
             result = results.get((index, label, head, method))
-            saliency = archive[f"map/{head}/{method}"][i]
-            image = data_uri(overlay(pixels, saliency), box)
-            tiles.append(Tile(title, f"{title} over the image of class {truth}", image, _numbers(result)))
+            saliency = map_uri(archive[f"map/{head}/{method}"][i])
+            tiles.append(Tile(title, f"{title} over the image of class {truth}", saliency, _numbers(result)))
             if result is not None:
                 values[title] = {metric.key: _finite(result[metric.key]) for metric in METRICS}
                 baseline = results.get((index, label, BASELINE, method))
@@ -95,52 +120,91 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
                         metric.key: _finite(_minus(result[metric.key], baseline[metric.key])) for metric in METRICS
                     }
         predictions = [
-            Prediction(head_title(head), _class_name(class_names, predicted), predicted == label)
+            Prediction(head_title(head), class_name(class_names, predicted), predicted == label)
             for head in heads
             if f"prediction/{head}" in archive
             for predicted in [int(archive[f"prediction/{head}"][i])]
         ]
-        name = next((r["name"] for (at, *_), r in results.items() if at == index), f"image {index}")
-        cards.append(Card(str(name), truth, predictions, tiles, json.dumps(values)))
+        cards.append(
+            Card(
+                anchor=anchor(index, label),
+                name=str(next((r["name"] for (at, *_), r in results.items() if at == index), f"image {index}")),
+                class_name=truth,
+                predictions=predictions,
+                photo=photo_uri(pixels),
+                aspect=f"{width} / {height}",
+                box=_inset(archive["box"][i], height, width) if "box" in archive else "",
+                tiles=tiles,
+                values=json.dumps(values),
+            )
+        )
     sortable = dict.fromkeys(title for card in cards for title in json.loads(card.values))
+    found = sorted({word for card in cards for word in card.words.splitlines()})
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
-    return Gallery(cards, list(sortable), "box" in archive, [f"rgb({r} {g} {b})" for r, g, b in colors.tolist()])
+    return Gallery(cards, list(sortable), found, [f"rgb({r} {g} {b})" for r, g, b in colors.tolist()])
 
 
 def overlay(pixels: UInt8[np.ndarray, "H W 3"], saliency: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lays a saliency map in [0, 1] over its image.
+    """Lays a saliency map in [0, 1] over its image, as the page does with CSS.
 
     The map is brought to image size bilinearly with half-pixel centres, as when the metrics mask with it.
     """
     height, width = pixels.shape[:2]
-    enlarged = Image.fromarray(saliency.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    colors = mpl.colormaps[COLORMAP](np.asarray(enlarged).clip(0, 1))[..., :3]
     # The photograph in grey, so that colour always means saliency.
     grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float64)[..., None] / 255
-    return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * colors)).astype(np.uint8)
+    return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * colored(saliency, height, width))).astype(np.uint8)
 
 
-def data_uri(pixels: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"] | None = None) -> str:
-    """The image as a JPEG data URI, its longer side between 192 and 256 pixels, with an outlined box if given."""
-    longer = max(pixels.shape[:2])
-    scale = float(np.clip(longer, MIN_SIDE, MAX_SIDE)) / longer
+def colored(saliency: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "height width 3"]:
+    """A map in [0, 1] enlarged bilinearly with half-pixel centres, then in colours, in [0, 1]."""
+    enlarged = Image.fromarray(saliency.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    return mpl.colormaps[COLORMAP](np.asarray(enlarged).clip(0, 1))[..., :3]
+
+
+def photo_uri(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+    """The image as a data URI, its longer side between 192 and 256 pixels."""
+    scale = float(np.clip(max(pixels.shape[:2]), PHOTO_MIN, PHOTO_MAX)) / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    if box is not None and np.isfinite(box).all():
-        x0, y0, x1, y1 = (box * scale).tolist()
-        draw = ImageDraw.Draw(image)
-        # White within black: one of the two stands out on any photograph.
-        draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline="black", width=4)
-        draw.rectangle((x0, y0, x1, y1), outline="white", width=2)
+    return data_uri(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), PHOTO_QUALITY)
+
+
+def map_uri(saliency: Float[np.ndarray, "h w"]) -> str:
+    """A map as a data URI in colours, its longer side 112 pixels; the browser enlarges it, bilinearly too."""
+    height, width = (max(1, round(MAP_SIDE * side / max(saliency.shape))) for side in saliency.shape)
+    return data_uri(Image.fromarray(np.rint(255 * colored(saliency, height, width)).astype(np.uint8)), MAP_QUALITY)
+
+
+def data_uri(image: Image.Image, quality: int) -> str:
+    """A picture as a WebP data URI."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format="WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def anchor(index: int, label: int) -> str:
+    """The `id` of an image's card; a multi-label image has a card per label."""
+    return f"image-{index}-{label}"
+
+
+def class_name(class_names: Sequence[str], label: int) -> str:
+    """A class's name, or its number where it has none."""
+    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+
+
+def _inset(box: Float[np.ndarray, "4"], height: int, width: int) -> str:
+    """CSS `inset` (top right bottom left) of a box x0, y0, x1, y1 in pixels; empty where there is none."""
+    if not np.isfinite(box).all():
+        return ""
+    x0, y0, x1, y1 = box.tolist()
+    shares = (y0 / height, 1 - x1 / width, 1 - y1 / height, x0 / width)
+    return " ".join(f"{100 * share:.2f}%" for share in shares)
 
 
 def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> list[tuple[str, str]]:
-    """(head, method) of every map: raw attention first, then each method under GAP and the streams."""
+    """(head, method) of every map: raw attention first, then each method under GAP and the streams; no baselines."""
     pairs = [key.removeprefix("map/").rpartition("/")[::2] for key in archive if key.startswith("map/")]
-    methods = sorted(dict.fromkeys(method for _, method in pairs), key=lambda method: method != "attention")
+    methods = dict.fromkeys(method for _, method in pairs if method not in BASELINE_METHODS)
+    methods = sorted(methods, key=lambda method: method.partition(":")[0] != "attention")
     return [(head, method) for method in methods for head in heads if (head, method) in pairs]
 
 
@@ -172,10 +236,6 @@ def _map_title(head: str, method: str) -> str:
 
 def _difference_title(head: str, method: str) -> str:
     return f"{method_title(method)}, {head_title(head)} − {head_title(BASELINE)}"
-
-
-def _class_name(class_names: Sequence[str], label: int) -> str:
-    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -1,72 +1,85 @@
 """One experiment's page: reads its workdir, writes `report/index.html` and `report/table.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
 import json
 from pathlib import Path
 import shlex
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 import numpy as np
 
+from castream_jax.reporting.cases import extreme_cases
 from castream_jax.reporting.charts import legend_entries
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.figures import causal_charts, training_curves
-from castream_jax.reporting.gallery import Gallery, build_gallery
+from castream_jax.reporting.gallery import OPACITY, Gallery, build_gallery
 from castream_jax.reporting.tables import (
     METRICS,
+    Row,
     columns_of,
     head_title,
     markdown_table,
     method_title,
     ordered_heads,
-    ordered_methods,
     table_rows,
 )
 from castream_jax.workdir import write_atomically
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
     """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
 
     Args:
         workdir: directory with `config.json` and `evaluation/summary.json`. `logs/metrics.jsonl`,
             `evaluation/curves.parquet` and `evaluation/gallery.npz` each add a section, and `evaluation/rows/` the
             gallery's numbers.
+        compare: other evaluated workdirs, to stand beside this one in a section of their own.
 
     Returns:
         Path of `report/index.html`.
 
     Raises:
-        FileNotFoundError: the experiment has not been evaluated.
+        FileNotFoundError: an experiment has not been evaluated.
+        ValueError: a workdir is to be compared with itself.
     """
     workdir = Path(workdir)
     evaluation = workdir / "evaluation"
-    if not (evaluation / "summary.json").is_file():
-        raise FileNotFoundError(
-            f"No evaluation to report: {evaluation / 'summary.json'} is missing; "
-            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
-        )
-    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    config, *others = (_read_config(path) for path in (workdir, *map(Path, compare)))
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    name = config.get("name") or workdir.resolve().name
+    comparison = None
+    if compare:
+        from castream_jax.reporting.comparison import compare_experiments  # statistics come with all of JAX
+
+        names = [name, *(c.get("name") or Path(path).resolve().name for c, path in zip(others, compare, strict=True))]
+        comparison = compare_experiments([workdir, *map(Path, compare)], names)
     heads = ordered_heads(summary)
     table = table_rows(summary)
+    gallery = _gallery(evaluation, summary)
+    shown = {card.anchor for card in gallery.cards} if gallery else set()
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
             config=config,
             config_json=json.dumps(config, indent=2),
-            name=config.get("name") or workdir.resolve().name,
+            name=name,
+            comparison=comparison,
+            compared=" ".join(shlex.quote(str(path)) for path in compare),
             summary=summary,
             workdir=shlex.quote(str(workdir)),
             columns=columns_of(summary),
             metrics=METRICS,
-            table={method: [row for row in table if row.method == method] for method in ordered_methods(summary)},
+            table=together(table),
+            has_baselines=any(row.is_baseline for row in table),
             differences=difference_rows(summary),
             training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
             causal=causal_charts(evaluation / "curves.parquet", summary),
-            gallery=_gallery(evaluation, summary),
+            extremes=extreme_cases(evaluation / "rows", summary, shown),
+            gallery=gallery,
         )
     )
     report = workdir / "report"
@@ -74,6 +87,26 @@ def write_report(workdir: Path) -> Path:
     write_atomically(report / "table.md", markdown_table(summary))
     write_atomically(report / "index.html", page)
     return report / "index.html"
+
+
+def _read_config(workdir: Path) -> dict[str, Any]:
+    if not (workdir / "evaluation" / "summary.json").is_file():
+        raise FileNotFoundError(
+            f"No evaluation to report: {workdir / 'evaluation' / 'summary.json'} is missing; "
+            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
+        )
+    return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+
+
+def together(table: Sequence[Row]) -> list[list[Row]]:
+    """Each row of values with the differences below it."""
+    units: list[list[Row]] = []
+    for row in table:
+        if row.is_difference:
+            units[-1].append(row)
+        else:
+            units.append([row])
+    return units
 
 
 def _environment() -> jinja2.Environment:
@@ -89,7 +122,13 @@ def _environment() -> jinja2.Environment:
     environment.filters["method_title"] = method_title
     environment.filters["legend_entries"] = legend_entries
     environment.filters["settings"] = _settings
+    environment.filters["correlation"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
     environment.globals["zip"] = zip
+    # Of the package, not of data: inserted as they are.
+    folder = resources.files("castream_jax.reporting")
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        environment.globals[name] = Markup(folder.joinpath(file).read_text(encoding="utf-8"))
+    environment.globals["opacity"] = OPACITY
     return environment
 
 

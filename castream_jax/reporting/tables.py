@@ -32,6 +32,8 @@ _METHOD_TITLES = {
     "centre": "Centre",
     "ones": "All ones",
 }
+# Maps that look at neither model nor class: set apart, below the methods that they are to be beaten by.
+BASELINE_METHODS = ("random", "centre", "ones")
 # What the numbers after a method's name count, where the title can say it.
 _NUMBER_TITLES: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("attention", "attention_logits"), ("S{}", "attention head {}")
@@ -90,6 +92,10 @@ class Row:
     def title(self) -> str:
         return f"{head_title(self.head)} − {head_title(BASELINE)}" if self.is_difference else head_title(self.head)
 
+    @property
+    def is_baseline(self) -> bool:
+        return self.method in BASELINE_METHODS
+
 
 def head_title(head: str) -> str:
     """`gap` is written GAP as in the paper; streams keep the name that the experiment gave them."""
@@ -115,8 +121,9 @@ def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
 
 
 def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
-    """Attribution methods in the order in which the evaluation lists them."""
-    return list(dict.fromkeys(entry["method"] for entry in summary["metrics"]))
+    """Attribution methods in the order in which the evaluation lists them, baselines last."""
+    methods = dict.fromkeys(entry["method"] for entry in summary["metrics"])
+    return sorted(methods, key=lambda method: method in BASELINE_METHODS)
 
 
 def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
@@ -139,22 +146,47 @@ def table_rows(summary: Mapping[str, Any]) -> list[Row]:
         entries = _by_head(summary, "metrics", method)
         differences = _by_head(summary, "differences", method)
         # Rounded as printed, so that numbers which look equal are marked alike.
-        percents = {head: {c.key: _percent(entry.get(c.key)) for c in columns} for head, entry in entries.items()}
+        percents = {head: {c.key: percent_of(entry.get(c.key)) for c in columns} for head, entry in entries.items()}
         best = {c.key: _best(c, [values[c.key] for values in percents.values()]) for c in columns}
+        if method in BASELINE_METHODS:  # whose maps are the same under every head
+            best = dict.fromkeys(best)
         for head, values in percents.items():
             cells = [
-                Cell(_value(v), "best" if v == best[key] else "", _half_width(entries[head], key))
+                value_cell(v, entries[head], key)._replace(mark="best" if v == best[key] else "")
                 for key, v in values.items()
             ]
             rows.append(Row(method, head, tuple(cells)))
             if head != BASELINE and BASELINE in percents:
                 # Of the printed values, so that a reader who subtracts them finds the same number.
                 cells = [
-                    _difference(c, values[c.key] - percents[BASELINE][c.key], differences.get(head, {}))
+                    difference_cell(c, values[c.key] - percents[BASELINE][c.key], differences.get(head, {}))
                     for c in columns
                 ]
                 rows.append(Row(method, head, tuple(cells), is_difference=True))
     return rows
+
+
+def percent_of(fraction: float | None) -> float:
+    """As printed; NaN where there is none."""
+    return math.nan if fraction is None else round(100 * fraction, 2)
+
+
+def value_cell(percent: float, entry: Mapping[str, Any], key: str) -> Cell:
+    """A value, with half the width of its interval from the `intervals` of `entry`."""
+    return Cell(f"{percent:.2f}" if math.isfinite(percent) else "–", "", _half_width(entry, key))
+
+
+def difference_cell(column: Column, percent: float, entry: Mapping[str, Any]) -> Cell:
+    """A signed difference, marked better or worse where its interval in `entry` excludes 0."""
+    if not math.isfinite(percent):
+        return Cell("–")
+    percent = round(percent, 2)
+    text = f"{'+' if percent > 0 else '−'}{abs(percent):.2f}" if percent else "0.00"
+    low, high = entry.get("intervals", {}).get(column.key, (0.0, 0.0))
+    mark: Mark = ""
+    if low > 0 or high < 0:
+        mark = "better" if (high < 0) == column.lower_is_better else "worse"
+    return Cell(text, mark, _half_width(entry, column.key))
 
 
 def metric_table(summary: Mapping[str, Any]) -> Table:
@@ -221,10 +253,6 @@ def _by_head(summary: Mapping[str, Any], kind: str, method: str) -> dict[str, di
     return joined
 
 
-def _percent(fraction: float | None) -> float:
-    return math.nan if fraction is None else round(100 * fraction, 2)
-
-
 def _best(column: Column, percents: list[float]) -> float | None:
     """The value to mark, or None where there is nothing to choose between."""
     finite = [value for value in percents if math.isfinite(value)]
@@ -233,26 +261,10 @@ def _best(column: Column, percents: list[float]) -> float | None:
     return min(finite) if column.lower_is_better else max(finite)
 
 
-def _value(percent: float) -> str:
-    return f"{percent:.2f}" if math.isfinite(percent) else "–"
-
-
 def _half_width(entry: Mapping[str, Any], key: str) -> str:
     low, high = entry.get("intervals", {}).get(key, (math.nan, math.nan))
     half = 100 * (high - low) / 2
     return f"±{half:.2f}" if math.isfinite(half) else ""
-
-
-def _difference(column: Column, percent: float, entry: Mapping[str, Any]) -> Cell:
-    if not math.isfinite(percent):
-        return Cell("–")
-    percent = round(percent, 2)
-    text = f"{'+' if percent > 0 else '−'}{abs(percent):.2f}" if percent else "0.00"
-    low, high = entry.get("intervals", {}).get(column.key, (0.0, 0.0))
-    mark: Mark = ""
-    if low > 0 or high < 0:
-        mark = "better" if (high < 0) == column.lower_is_better else "worse"
-    return Cell(text, mark, _half_width(entry, column.key))
 
 
 def _marked(cell: Cell) -> str:

@@ -1,20 +1,23 @@
 """The report page: its numbers, its promises (self-contained, escaped) and, in Chromium, its layout."""
 
+from collections.abc import Iterator
 from html.parser import HTMLParser
 import io
 import json
 from pathlib import Path
 import re
 import shutil
-import subprocess
 
+from chromium import CHROMIUM, Browser
 import numpy as np
+from PIL import Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from castream_jax.reporting import markdown_table, metric_table, write_report
+from castream_jax.reporting.comparison import compare_experiments
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.gallery import overlay
 from castream_jax.reporting.tables import COLUMNS, table_rows
@@ -167,18 +170,17 @@ def test_page_loads_nothing_from_outside(workdir):
         for name in ("src", "href", "srcset", "poster", "data"):
             assert (attributes.get(name) or "data:").startswith("data:")
     assert "@import" not in html
-    assert "url(" not in html
+    assert html.count("url(") == html.count("url(data:image/webp;base64,") == 6  # the photographs
 
 
 def test_table_prints_the_summary_and_marks_the_best(workdir):
     html = write_report(workdir).read_text()
     printed = {}
-    method = ""
-    for row in Page(html[: html.index("<details>")]).table[1:]:
-        if len(row) == 1:
-            method = {"Grad-CAM": "gradcam", "Grad-CAM++": "gradcam++"}[row[0]]
-        elif row[0] in ("GAP", "ca"):
-            printed[method, row[0].lower()] = row[1:]
+    rows = Page(html[: html.index("<details>")]).table[1:]
+    methods = iter(["gradcam", "gradcam", "gradcam++", "gradcam++"])
+    for row in rows:
+        if row[0] in ("GAP", "ca"):
+            printed[next(methods), row[0].lower()] = row[1:]
     assert printed.keys() == BEST.keys()
     for entry in METRICS:
         cells = printed[entry["method"], entry["head"]]
@@ -243,7 +245,9 @@ def test_names_of_classes_and_experiment_are_escaped(workdir):
     html = write_report(workdir).read_text()
     assert "<script>alert" not in html
     assert "<b>more" not in html
-    assert [tag for tag, _ in Page(html).tags].count("script") == 1
+    assert [attributes for tag, attributes in Page(html).tags if tag == "script"] == [
+        {"id": "extremes", "type": "application/json"}, {}
+    ]  # fmt: skip
 
 
 def test_missing_evaluation_says_what_to_run(tmp_path):
@@ -277,6 +281,74 @@ def test_gallery_shows_the_numbers_of_its_images_from_every_part(workdir):
     assert "<span>p&nbsp;" not in write_report(workdir).read_text()
 
 
+def second_workdir(workdir: Path, folder: Path, **changes: object) -> Path:
+    """The same experiment, every AD of `ca` 0.05 higher, rows in another order, and `changes` of the summary."""
+    shutil.copytree(workdir, folder)
+    summary = read_summary(folder)
+    for entry in summary["metrics"]:
+        entry["AD"] += 0.05 * (entry["head"] == "ca")
+    (folder / "evaluation" / "summary.json").write_text(json.dumps(summary | changes))
+    rows = folder / "evaluation" / "rows"
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(rows.iterdir())]).to_pylist()
+    for path in rows.iterdir():
+        path.unlink()
+    table = [row | {"AD": row["AD"] + 0.05 * (row["head"] == "ca")} for row in table[::-1]]
+    pq.write_table(pa.Table.from_pylist(table), rows / "part-00000.parquet")
+    return folder
+
+
+def compared_rows(first: Path, other: Path) -> dict[tuple[str, str], tuple]:
+    comparison = compare_experiments([first, other], ["one", "two"])
+    units = [*comparison.recognition, *comparison.metrics]
+    return {(unit[0].method, unit[0].title): unit[1].cells for unit in units if len(unit) > 1}
+
+
+def test_experiments_are_compared_image_by_image(workdir, tmp_path_factory):
+    other = second_workdir(workdir, tmp_path_factory.mktemp("other") / "b")
+    rows = compared_rows(workdir, other)
+    assert set(rows) == {(m, f"{h}, two") for m in ("", "gradcam", "gradcam++") for h in ("GAP", "ca")}
+    # The same shift on every image has no spread, unless images are paired wrongly.
+    assert rows["gradcam", "ca, two"][0] == ("+5.00", "worse", "±0.00")
+    assert rows["gradcam", "ca, two"][1] == ("0.00", "", "±0.00")
+    assert rows["gradcam", "GAP, two"][0] == ("0.00", "", "±0.00")
+    html = write_report(workdir, [other]).read_text()
+    assert "Comparison of 2 experiments" in html
+    assert 'class="warning"' not in html
+    assert f"{workdir.name}</th>" in html  # of one name, they are told apart by their folders
+    assert "Comparison of" not in write_report(workdir).read_text()
+
+
+def test_incomparable_experiments_are_not_subtracted(workdir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    protocol = {"name": "rise", "hash": "0" * 12}
+    other = second_workdir(workdir, folder / "protocol", protocol=protocol)
+    assert {method for method, _ in compared_rows(workdir, other)} == {""}  # accuracy has no protocol
+    html = write_report(workdir, [other]).read_text()
+    assert "protocol: castream (3fa9c01be877)" in html
+    assert "cannot be compared" in html
+
+    other = second_workdir(workdir, folder / "classes", class_names=["a", "b", "c"])
+    assert compared_rows(workdir, other) == {}
+
+    other = second_workdir(workdir, folder / "images")
+    path = other / "evaluation" / "rows" / "part-00000.parquet"
+    pq.write_table(pq.read_table(path, filters=[("index", "<", 15)]), path)
+    assert {method for method, _ in compared_rows(workdir, other)} == {""}
+
+    other = second_workdir(workdir, folder / "data")
+    for path, seed in ((workdir, 0), (other, 1)):
+        run = {"identity": {"data": {"source": "digits", "seed": seed}}}
+        (path / "evaluation" / "run.json").write_text(json.dumps(run))
+    assert compared_rows(workdir, other) == {}
+
+
+def test_a_workdir_is_not_compared_with_itself_or_with_nothing(workdir, tmp_path):
+    with pytest.raises(ValueError, match="give each workdir once"):
+        write_report(workdir, [workdir])
+    with pytest.raises(FileNotFoundError, match="run `castream evaluate"):
+        write_report(workdir, [tmp_path / "absent"])
+
+
 def test_report_is_replaced_whole(workdir):
     assert write_report(workdir) == write_report(workdir)
     assert sorted(path.name for path in (workdir / "report").iterdir()) == ["index.html", "table.md"]
@@ -289,73 +361,217 @@ def test_overlay_interpolates_at_half_pixels():
     np.testing.assert_array_equal(overlay(black, np.array([[0, 1]], np.float32)), expected)
 
 
-# Runs in the page, within a frame as wide as a phone. Clicks through the controls, then reports.
-PROBE = """
-<script>
-addEventListener("load", () => {
-  const set = (id, value, event) => {
-    const control = document.getElementById(id);
-    control.value = value;
-    control.dispatchEvent(new Event(event));
-  };
-  const shown = () => [...document.querySelectorAll(".card")].filter((card) => !card.hidden);
-  const box = document.documentElement;
-  const result = {inner: innerWidth, scroll: box.scrollWidth, errors};
-  result.tile = Math.min(...[...document.images].map((image) => image.getBoundingClientRect().width));
-  set("metric", "AD", "change");
-  set("map", "Grad-CAM, ca", "change");
-  result.sorted = shown().map((card) => JSON.parse(card.dataset.values)["Grad-CAM, ca"].AD);
-  set("class", "CAT", "input");
-  result.cats = shown().length;
-  set("theme", "dark", "change");
-  result.dark = getComputedStyle(document.body).backgroundColor;
-  set("theme", "light", "change");
-  result.light = getComputedStyle(document.body).backgroundColor;
-  parent.postMessage(result, "*");
-});
-</script>
-"""
-COLLECT_ERRORS = """
-<script>
-const errors = [];
-addEventListener("error", (event) => errors.push(event.message));
-addEventListener("securitypolicyviolation", (event) => errors.push(event.blockedURI));
-for (const name of ["error", "warn"]) console[name] = (...parts) => errors.push(parts.join(" "));
-</script>
-"""
-# A frame, because Chromium's window is never narrower than 500 pixels.
-FRAME = """<!doctype html><meta charset="utf-8"><pre id="result"></pre>
-<script>addEventListener("message", (event) => { result.textContent = JSON.stringify(event.data); });</script>
-<iframe src="probed.html" style="width: WIDTHpx; height: 800px; border: 0"></iframe>
-"""
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [380, 1280])
-def test_page_in_chromium(workdir, tmp_path, width):
-    assert CHROMIUM is not None
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_loads_alone_and_fits_its_width(workdir, browser, width):
     page = write_report(workdir)
-    html = page.read_text().replace("<head>", "<head>" + COLLECT_ERRORS).replace("</body>", PROBE + "</body>")
-    (page.parent / "probed.html").write_text(html)
-    (page.parent / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--enable-logging=stderr", "--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'profile'}"),
-        *("--dump-dom", (page.parent / "frame.html").as_uri()),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="result">(.+?)</pre>', run.stdout, re.DOTALL)
-    assert found, run.stderr[-2000:]
-    result = json.loads(found[1])
-    assert result["inner"] == width
-    assert result["scroll"] <= width
-    assert result["errors"] == []
-    assert "CONSOLE" not in run.stderr
-    assert result["tile"] >= 160
-    assert len(result["sorted"]) == 6
-    assert result["sorted"] == sorted(result["sorted"])
-    assert result["cats"] == 2
-    assert result["light"] != result["dark"]
+    browser.problems.clear()
+    browser.requests.clear()
+    browser.open(page, width=width)
+    assert browser.js("innerWidth") == width
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    pictures = "[...document.querySelectorAll('.picture')].map((p) => p.getBoundingClientRect())"
+    assert min(browser.js(f"{pictures}.map((p) => p.width)")) >= 160
+    # The photograph is 48 x 32, and every map is laid over it whole.
+    assert browser.js(f"{pictures}.map((p) => p.width / p.height)") == pytest.approx([1.5] * 24, abs=0.02)
+    maps = browser.js(
+        "Promise.all([...document.querySelectorAll('.picture img')].map((map) => { map.loading = 'eager';"
+        "return map.decode().then(() => [map.naturalWidth, map.naturalHeight]); }))"
+    )
+    assert maps == [[112, 75]] * 18
+    assert browser.problems == []
+    assert browser.requests == [page.as_uri()]
+
+
+def test_tables_sort_by_click_and_by_key(workdir, browser):
+    browser.open(write_report(workdir), width=1280)
+    table = "document.querySelector('[aria-label=\"Metrics table\"] table')"
+    rows = f"[...{table}.tBodies].map((body) => [...body.rows].map((row) => row.cells[1].innerText.split('\\n')[0]))"
+    sorts = f"[...{table}.tHead.rows[0].cells].map((header) => header.ariaSort)"
+    printed = [["★20.00"], ["★12.34", "†−7.66"], ["20.00"], ["20.00", "0.00"]]
+    printed = [[cell.replace("★", "") for cell in body] for body in printed]
+
+    def shown() -> list[list[str]]:
+        return [[cell.replace(" (best)", "").replace(" (better)", "") for cell in body] for body in browser.js(rows)]
+
+    assert shown() == printed
+    assert set(browser.js(sorts)) == {"none"}
+    browser.js(f"{table}.tHead.rows[0].cells[1].firstChild.click()")
+    assert browser.js(sorts)[:3] == ["none", "ascending", "none"]
+    assert shown() == [printed[1], printed[0], *printed[2:]]  # differences stay below their values
+    browser.js(f"{table}.tHead.rows[0].cells[1].firstChild.focus()")
+    browser.press("Enter")
+    assert browser.js(sorts)[1] == "descending"
+    assert shown()[-1] == printed[1]
+    browser.press("Enter")
+    assert set(browser.js(sorts)) == {"none"}
+    assert shown() == printed
+    # A missing value is last in both orders.
+    browser.js(f"{table}.tHead.rows[0].cells[5].firstChild.focus()")
+    for _ in range(2):
+        browser.press("Enter")
+        assert browser.js(f"[...{table}.tBodies].at(-1).rows[0].cells[5].innerText") == "–"
+
+
+def test_gallery_searches_true_and_predicted_classes(workdir, browser):
+    browser.open(write_report(workdir), width=1280)
+    count = "document.getElementById('count').textContent"
+    shown = "[...document.querySelectorAll('.card')].filter((card) => !card.hidden).length"
+    assert browser.js(count) == "6 of 6 images"
+    browser.js("document.getElementById('class').focus()")
+    browser.type("CA")
+    # Labels and the stream's predictions are 0, 1, 2, 0, 1, 2; GAP always predicts 0, the cat.
+    assert (browser.js(count), browser.js(shown)) == ("6 of 6 images", 6)
+    for where, expected in (("class", 2), ("predicted", 6), ("words", 6)):
+        browser.js(
+            f"document.getElementById('where').value = '{where}';"
+            "document.getElementById('where').dispatchEvent(new Event('input'))"
+        )
+        assert (browser.js(count), browser.js(shown)) == (f"{expected} of 6 images", expected)
+    browser.type("pet")
+    assert browser.js(count) == "0 of 6 images"
+
+
+def test_gallery_sorts_best_and_worst_first(workdir, browser):
+    browser.open(write_report(workdir), width=1280)
+    for metric, order, descending in (("AD", "1", False), ("AD", "-1", True), ("AG", "1", True), ("AG", "-1", False)):
+        settings = {"metric": metric, "map": "Grad-CAM, ca", "order": order}
+        for name, value in settings.items():
+            browser.js(
+                f"document.getElementById('{name}').value = '{value}';"
+                f"document.getElementById('{name}').dispatchEvent(new Event('change'))"
+            )
+        cards = browser.js("[...document.querySelectorAll('.card')].map((card) => JSON.parse(card.dataset.values))")
+        values = [card["Grad-CAM, ca"][metric] for card in cards]
+        assert len(set(values)) > 1
+        assert values == sorted(values, reverse=descending)
+
+
+def test_gallery_is_walked_by_keys(workdir, browser):
+    browser.open(write_report(workdir), width=1280)
+    # One picture is in the tab order.
+    assert browser.js("document.querySelectorAll('#cards [tabindex=\"0\"]').length") == 1
+    browser.js("document.getElementById('order').focus()")
+    browser.press("Tab")
+    at = (
+        "(() => { const picture = document.activeElement, all = [...document.querySelectorAll('.card:not([hidden])')];"
+        "return [all.indexOf(picture.closest('.card')),"
+        "[...picture.closest('.card').querySelectorAll('.picture')].indexOf(picture)]; })()"
+    )
+    assert browser.js(at) == [0, 0]
+    # A card has the image, raw attention and Grad-CAM under both heads.
+    for key, place in (
+        ("ArrowRight", [0, 1]), ("ArrowDown", [1, 1]), ("ArrowLeft", [1, 0]), ("ArrowLeft", [0, 3]),
+        ("ArrowUp", [0, 3]), ("End", [5, 3]), ("ArrowRight", [5, 3]), ("Home", [0, 0]), ("ArrowRight", [0, 1]),
+    ):  # fmt: skip
+        browser.press(key)
+        assert browser.js(at) == place, key
+    focus = browser.js(
+        "[document.activeElement.matches(':focus-visible'), getComputedStyle(document.activeElement).outlineStyle]"
+    )
+    assert focus == [True, "solid"]
+    browser.press("Enter")
+    enlarged = "[document.getElementById('zoom').open, document.querySelector('#zoomed .picture')?.ariaLabel]"
+    assert browser.js(enlarged) == [True, "Raw attention, ca over the image of class cat"]
+    width = browser.js("document.querySelector('#zoomed .picture').getBoundingClientRect().width")
+    assert width > 1.5 * browser.js("document.querySelector('#cards .picture').getBoundingClientRect().width")
+    browser.press("ArrowRight")
+    assert browser.js(enlarged) == [True, "Grad-CAM, GAP over the image of class cat"]
+    browser.press("Escape")
+    assert browser.js(enlarged)[0] is False
+    assert browser.js(at) == [0, 2]
+
+
+def test_cases_are_the_best_and_the_worst_of_all_rows(workdir, browser):
+    page = write_report(workdir)
+    rows = pq.read_table(workdir / "evaluation" / "rows").to_pylist()
+    browser.problems.clear()
+    browser.open(page, width=1280)
+    for metric, sign in (("AD", 1), ("AG", -1)):
+        for key, value in (("case-method", "Grad-CAM++"), ("case-head", "ca"), ("case-metric", metric)):
+            browser.js(
+                f"document.getElementById('{key}').value = '{value}';"
+                f"document.getElementById('{key}').dispatchEvent(new Event('change'))"
+            )
+        chosen = [row for row in rows if (row["head"], row["method"]) == ("ca", "gradcam++")]
+        for end, order in (("best", 1), ("worst", -1)):
+            gain = lambda row: row["p"] - row["o"]  # noqa: E731
+            expected = sorted(chosen, key=lambda row: (order * sign * row[metric], order * gain(row)))[:10]
+            cells = browser.js(
+                f"[...document.getElementById('{end}-rows').rows]"
+                ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+            )
+            assert [(row[0], row[3]) for row in cells] == [
+                (row["name"], f"{100 * round(row[metric], 4):.2f}") for row in expected
+            ]
+            assert [row[1] for row in cells] == [CLASS_NAMES[row["label"]] for row in expected]
+    # Images in the gallery (indices 0 to 5) are links to their cards, also to one that is filtered away.
+    links = browser.js("[...document.querySelectorAll('#best-rows a, #worst-rows a')].map((a) => a.hash)")
+    assert links
+    browser.js("document.getElementById('class').value = 'nothing'; filterCards()")
+    browser.js("document.querySelector('#best-rows a, #worst-rows a').click()")
+    assert not browser.js(f"document.querySelector('{links[0]}').hidden")
+    assert browser.problems == []
+
+
+def test_theme_is_that_of_the_system_unless_chosen(workdir, browser):
+    page = write_report(workdir)
+    background = "getComputedStyle(document.body).backgroundColor"
+    colors = {}
+    for scheme in ("light", "dark"):
+        browser.open(page, width=390, scheme=scheme)
+        colors[scheme] = browser.js(background)
+    assert colors["light"] != colors["dark"]
+    browser.js("theme.value = 'light'; theme.dispatchEvent(new Event('change'))")
+    assert browser.js(background) == colors["light"]
+    browser.open(page, width=390, scheme="dark")
+    assert browser.js(background) == colors["light"]  # remembered
+    browser.js("theme.value = ''; theme.dispatchEvent(new Event('change'))")
+    assert browser.js(background) == colors["dark"]
+
+
+def test_baselines_are_set_apart_below(workdir):
+    summary = read_summary(workdir)
+    random = [{"head": head, "method": "random", "AD": 0.9, "AG": 0.1 + 0.1 * (head == "ca")} for head in HEADS]
+    summary["metrics"] = random + summary["metrics"]
+    summary["sanity"] = [{"randomised": "projections", "head": "ca", "method": "gradcam", "rank_correlation": -0.25}]
+    (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    rows = table_rows(summary)
+    assert [row.method for row in rows if not row.is_difference][-2:] == ["random", "random"]
+    assert not any(cell.mark == "best" for row in rows if row.method == "random" for cell in row.cells)
+    html = write_report(workdir).read_text()
+    bodies = [attributes["class"] for tag, attributes in Page(html).tags if tag == "tbody" and "class" in attributes]
+    assert ["baseline" in (name or "") for name in bodies] == [False] * 4 + [True] * 2
+    assert "<td>projections</td>" in html
+    assert "−0.250" in html
+
+
+def test_two_hundred_images_under_seven_maps_stay_below_ten_megabytes(workdir):
+    rng = np.random.default_rng(0)
+    # As hard to compress as photographs, which take 10 kB: smooth shapes and some noise.
+    base = rng.integers(0, 256, (200, 14, 14, 3), dtype=np.uint8)
+    pixels = np.stack(
+        [np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC)) for image in base]
+    )
+    noise = rng.normal(0, 9, (224, 224, 1))
+    gallery = {
+        "index": np.arange(200),
+        "pixels": (pixels + noise).clip(0, 255).astype(np.uint8),
+        "label": np.zeros(200, int),
+    }
+    for head, method in (("ca", "attention"), *((h, f"{m}cam") for m in ("grad", "score", "layer") for h in HEADS)):
+        gallery[f"map/{head}/{method}"] = rng.random((200, 7, 7), np.float32)
+    np.savez(workdir / "evaluation" / "gallery.npz", **gallery)
+    page = write_report(workdir)
+    assert page.read_text().count('class="picture') == 200 * 8
+    photos = re.findall(r"--photo: url\(data:image/webp;base64,([^)]*)\)", page.read_text())
+    assert np.mean([len(photo) * 3 / 4 for photo in photos]) > 10_000
+    assert page.stat().st_size < 10_000_000
