@@ -181,6 +181,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             sorted(entries, key=lambda entry: order.index((entry["head"], entry["method"])))
             for entries in (means, differences)
         )
+        sanity = sanity_check(config, source, model, protocol, folder, hash_of(identity))
         summary: Summary = {
             "name": config.name,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -195,7 +196,8 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             "heads": {head: heads[head] | {"parameters": sizes[head]} for head in model.heads},
             "metrics": means,
             "differences": differences,
-            "sanity": sanity_check(config, source, model, protocol, folder, hash_of(identity)),
+            "sanity": sanity["rows"],
+            "sanity_images": sanity["images"],
             "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
             **_timing(folder / "summary.json", left, seconds),
             "device": f"{mesh.size * jax.process_count()} × {mesh.devices.flat[0].device_kind}",

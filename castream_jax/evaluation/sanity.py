@@ -22,7 +22,7 @@ BASELINES = ("random", "centre", "ones")
 
 def sanity_check(
     config: Config, source: Source, model: Model, protocol: Protocol, folder: Path, run: str
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """`cascading_randomisation` over `config.evaluation.sanity_images` evenly spaced images; kept in `sanity.json`.
 
     Of the evaluation's methods those are checked that take a few trunk passes: not the ones that mask (Score-CAM,
@@ -35,13 +35,13 @@ def sanity_check(
         run: hash of the evaluation; a check of the same run is read, not repeated.
 
     Returns:
-        `{"run", "images", "rows"}`, rows as of `cascading_randomisation`; None where there is nothing to check.
+        `{"run", "images", "rows"}`, rows as of `cascading_randomisation`, none where there is nothing to check.
     """
     methods = [name for name in config.evaluation.methods if not parse_method(name).method.chunked]
     methods = [name for name in methods if name not in BASELINES]
     positions = evenly_spaced(len(source), config.evaluation.sanity_images)
     if not config.evaluation.sanity_images or not methods:
-        return None
+        return {"run": run, "images": 0, "rows": []}
     path = folder / "sanity.json"
     if path.exists():
         there = json.loads(path.read_text())

@@ -16,9 +16,9 @@ class DifferenceRow(NamedTuple):
     measure: str
     difference: str
     interval: str
-    higher: int | str
-    lower: int | str
-    ties: int | str
+    higher: str
+    lower: str
+    ties: str
     p: str
 
 
@@ -54,10 +54,11 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
     return rows
 
 
-def _sides(test: Mapping[str, Any] | None) -> tuple[int | str, int | str, int | str, str]:
+def _sides(test: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
     if test is None:
         return "–", "–", "–", "–"
-    return test["higher"], test["lower"], test["ties"], "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
+    higher, lower, ties = (f"{test[side]:,}" for side in ("higher", "lower", "ties"))
+    return higher, lower, ties, "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
 
 
 def _signed(fraction: float) -> str:

@@ -52,7 +52,7 @@ class Card:
         predictions: of each head.
         photo: data URI.
         aspect: CSS `aspect-ratio`.
-        box: CSS `inset` of the annotated box; empty without one.
+        boxes: CSS `inset` of each annotated box.
         tiles: the photograph, then each map.
         values: JSON, `{map: {metric: number or null}}`, which the page sorts by.
         words: true and predicted classes, which the page searches.
@@ -64,7 +64,7 @@ class Card:
     predictions: list[Prediction]
     photo: str
     aspect: str
-    box: str
+    boxes: list[str]
     tiles: list[Tile]
     values: str
 
@@ -84,15 +84,15 @@ class Gallery:
 
     @property
     def has_boxes(self) -> bool:
-        return any(card.box for card in self.cards)
+        return any(card.boxes for card in self.cards)
 
 
 def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mapping[str, Any]) -> Gallery:
     """Turns `evaluation/gallery.npz` into cards.
 
     Args:
-        archive: `index` [N], `pixels` uint8 [N, H, W, 3], `label` [N], optionally `box` [N, 4] (x0, y0, x1, y1 in
-            pixels), `prediction/<head>` [N] and `map/<head>/<method>` [N, h, w] in [0, 1].
+        archive: `index` [N], `pixels` uint8 [N, H, W, 3], `label` [N], optionally `box` [N, 4] or [N, n, 4] (x0, y0,
+            x1, y1 in pixels), `prediction/<head>` [N] and `map/<head>/<method>` [N, h, w] in [0, 1].
         rows: folder of the per-image results `part-*.parquet`; without any the cards carry no numbers.
         summary: contents of `evaluation/summary.json`.
     """
@@ -133,7 +133,7 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
                 predictions=predictions,
                 photo=photo_uri(pixels),
                 aspect=f"{width} / {height}",
-                box=_inset(archive["box"][i], height, width) if "box" in archive else "",
+                boxes=_insets(archive["box"][i], height, width) if "box" in archive else [],
                 tiles=tiles,
                 values=json.dumps(values),
             )
@@ -191,13 +191,11 @@ def class_name(class_names: Sequence[str], label: int) -> str:
     return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
 
 
-def _inset(box: Float[np.ndarray, "4"], height: int, width: int) -> str:
-    """CSS `inset` (top right bottom left) of a box x0, y0, x1, y1 in pixels; empty where there is none."""
-    if not np.isfinite(box).all():
-        return ""
-    x0, y0, x1, y1 = box.tolist()
-    shares = (y0 / height, 1 - x1 / width, 1 - y1 / height, x0 / width)
-    return " ".join(f"{100 * share:.2f}%" for share in shares)
+def _insets(boxes: Float[np.ndarray, "*n 4"], height: int, width: int) -> list[str]:
+    """CSS `inset` (top right bottom left) of each box x0, y0, x1, y1 in pixels that has an area."""
+    x0, y0, x1, y1 = boxes.reshape(-1, 4).T
+    shares = np.stack([y0 / height, 1 - x1 / width, 1 - y1 / height, x0 / width], axis=1)[(x1 > x0) & (y1 > y0)]
+    return [" ".join(f"{100 * share:.2f}%" for share in of_box) for of_box in shares]
 
 
 def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> list[tuple[str, str]]:

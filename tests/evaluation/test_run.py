@@ -13,7 +13,8 @@ from castream_jax.evaluation.run import identify
 def identity_of(tiny_config, small_model):
     def identity_of(model: castream.Model = small_model, protocol: str = "castream", **sections: dict) -> dict:
         config = tiny_config(**sections)
-        return identify(config, open_source(config.data, "test"), model, castream.get_protocol(protocol))
+        methods = config.evaluation.methods
+        return identify(config, open_source(config.data, "test"), model, methods, castream.get_protocol(protocol))
 
     return identity_of
 

@@ -210,8 +210,8 @@ def test_differences_are_stream_minus_gap_and_marked_where_the_interval_excludes
 
 def test_differences_in_full(workdir):
     rows = [row for rows in difference_rows(read_summary(workdir)).values() for row in rows]
-    assert rows[0] == ("ca", "Accuracy ↑", "0.00", "−1.00 to +1.00", 1200, 3, 1, "0.012")
-    assert rows[1] == ("ca", "AD ↓", "−7.66", "−10.00 to −5.00", 1200, 3, 1, "< 0.001")
+    assert rows[0] == ("ca", "Accuracy ↑", "0.00", "−1.00 to +1.00", "1,200", "3", "1", "0.012")
+    assert rows[1] == ("ca", "AD ↓", "−7.66", "−10.00 to −5.00", "1,200", "3", "1", "< 0.001")
     html = write_report(workdir).read_text()
     for row in rows:
         assert f"<td>{row.difference}</td><td>{row.interval}</td><td>1,200</td><td>3</td>" in html
