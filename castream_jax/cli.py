@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from castream_jax.commands import explain
 from castream_jax.config import Config, open_config, override
 from castream_jax.version import __version__
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
         if name != "report":
             command.epilog = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+    explain.add(commands)
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
     commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
     text = "Show the evaluation protocols: all of them, the choices of one, or where two differ (Markdown)."
@@ -204,9 +206,11 @@ def _start() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+    from castream_jax.compilation_cache import use_compilation_cache
     from castream_jax.parallel import initialise_processes
 
     initialise_processes()
+    use_compilation_cache()
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:
