@@ -102,4 +102,5 @@ def _build(description: dict[str, Any], stage_dims: tuple[int, ...]) -> Head:
     if description["type"] == "gap":
         return GlobalAveragePooling()
     fields = {field: description[field] for field in _STREAM_FIELDS}
-    return CrossAttentionStream(stage_dims, **fields, rngs=nnx.Rngs(0))
+    # Its shapes alone: what it would be initialised with is replaced at once.
+    return nnx.eval_shape(lambda: CrossAttentionStream(stage_dims, **fields, rngs=nnx.Rngs(0)))

@@ -39,24 +39,33 @@ def rows_of(explanation: Explanation) -> list[Row]:
         Tile(
             explanation.overlay(head, method),
             f"{method_title(method)}, {head_title(head)}",
-            f"for {explanation.explained(head).title}",
+            "" if "attention" in method else f"for {explanation.explained(head).title}",
         )
         for head, method in explanation.maps
     ]
     height, width = explanation.pixels.shape[:2]
     rows = [Row("Saliency", [Tile(explanation.picture, "Image", f"seen at {width} × {height}"), *maps])]
-    for head, stages in explanation.attention.items():
-        tiles = []
-        for stage, number in explanation.attention_parts(head):
-            count, rows_count, columns = stages[stage].shape
-            title = f"S{stage}" + ("" if number is None else f", head {number}")
-            if number is None and count > 1:
-                title += f", mean of {count} heads"
-            tiles.append(
-                Tile(explanation.attention_overlay(head, stage, number), title, f"{columns} × {rows_count} positions")
-            )
-        rows.append(Row(f"Attention of {head_title(head)}", tiles))
+    for head in explanation.attention:
+        title = f"Attention of {head_title(head)}"
+        tiles = [
+            Tile(explanation.attention_overlay(head, stage, number), *_attention_title(explanation, head, stage, number))
+            for stage, number in explanation.attention_parts(head)
+        ]
+        stages = len(explanation.attention[head])
+        if len(tiles) == stages:
+            rows.append(Row(title, tiles))
+        else:  # a row for each stage: the mean over attention heads, and each of them
+            rows += [Row(title if not i else "", part) for i, part in enumerate(_split(tiles, len(tiles) // stages))]
     return rows
+
+
+def _attention_title(explanation: Explanation, head: str, stage: int, number: int | None) -> tuple[str, str]:
+    count, height, width = explanation.attention[head][stage].shape
+    if number is not None:
+        title = f"S{stage}, attention head {number}"
+    else:
+        title = f"S{stage}" if count == 1 else f"S{stage}, mean of {count} heads"
+    return title, f"{width} × {height} positions"
 
 
 def html(explanation: Explanation) -> str:
@@ -69,6 +78,7 @@ def html(explanation: Explanation) -> str:
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3].tolist()
     return _template("explanation.html.j2").render(
         name=explanation.name,
+        title=Path(explanation.name).name,
         heads=heads,
         explained={head: explanation.explained(head) for head in heads},
         rows=rows,
@@ -78,7 +88,7 @@ def html(explanation: Explanation) -> str:
 
 def page(explanation: Explanation) -> str:
     """The fragment as a page of its own."""
-    return _template("explanation_page.html.j2").render(name=explanation.name, body=html(explanation))
+    return _template("explanation_page.html.j2").render(title=Path(explanation.name).name, body=html(explanation))
 
 
 @functools.cache

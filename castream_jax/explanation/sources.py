@@ -13,7 +13,6 @@ from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.model import ImageSpec, Model
 from castream_jax.pretrained import load_pretrained
 from castream_jax.stream import GlobalAveragePooling
-from castream_jax.training.restore import restore_model
 
 
 def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, str]:
@@ -48,6 +47,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
 
 
 def _of_workdir(workdir: Path) -> tuple[Model, str]:
+    from castream_jax.training.restore import restore_model  # with all of training: a second that an export saves
+
     config = open_config(workdir / "config.json")
     images = ImageSpec(config.data.image_size, config.data.resize, _class_names(config, workdir))
     trained = workdir / "export" / "backbone.safetensors"
