@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     try:
         if overrides and arguments.run not in (_quickstart, _train, _evaluate):
-            raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
+            raise ValueError(f"{arguments.command} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"castream_jax {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, run, text in (
         ("quickstart", _quickstart, "Train, evaluate and report on the bundled digits, offline."),
         ("train", _train, "Train the streams of a config beside its frozen backbone; run again to continue."),

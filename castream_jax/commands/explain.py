@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
         help="how images get the model's size; by default as in its config, or squash",
     )
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="side of the model's input")
-    command.add_argument("--batch-size", type=int, metavar="N", help="images per pass; by default 8, or 1 for one image")
+    command.add_argument("--batch-size", type=int, metavar="N", help="images per pass; by default 8 at most")
     command.add_argument("--out", default="explanations", metavar="DIR", help="folder for the results")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -82,10 +82,13 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from castream_jax.explanation.explain import BATCH_SIZE, image_spec
     from castream_jax.explanation.sources import open_named_model
     from castream_jax.progress import Progress
+    from castream_jax.protocol import get_protocol
 
     use_compilation_cache()
     progress = Progress("explain", total=len(files), unit="images")
-    model, protocol = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
+    model, protocol_name = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
+    target = "predicted" if arguments.label is None else "label"
+    protocol = dataclasses.replace(get_protocol(arguments.protocol or protocol_name), target_class=target)
     spec = image_spec(model)
     model.images = dataclasses.replace(
         spec,
@@ -100,7 +103,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         methods=arguments.methods,
         heads=arguments.head,
         label=arguments.label,
-        protocol=arguments.protocol or protocol,
+        protocol=protocol,
         batch_size=arguments.batch_size if arguments.batch_size is not None else min(len(files), BATCH_SIZE),
         unreadable=failed.append,
     )
@@ -115,9 +118,10 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         document = {
             "model": arguments.model,
             "backbone": model.backbone.name,
+            "protocol": {"name": protocol.name, "hash": protocol.hash},
             "out": str(out),
             "images": [result for result, _ in results],
-            "unreadable": [str(error) for error in failed],
+            "unreadable": [{"image": error.name, "error": str(error)} for error in failed],
         }
         print(json.dumps(document, indent=2, ensure_ascii=False))
     elif results:

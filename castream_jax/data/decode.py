@@ -15,7 +15,9 @@ _DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError
 
 
 class UnreadableImageError(ValueError):
-    """An image that cannot be decoded; the message names it."""
+    """An image that cannot be decoded; the message names it, and so does `name`."""
+
+    name: str = ""
 
 
 class EncodedImage:
@@ -73,7 +75,9 @@ class EncodedImage:
         try:
             yield
         except _DECODE_ERRORS as error:
-            raise UnreadableImageError(f"cannot read image '{self._name}' ({error}); {self._remedy}") from error
+            unreadable = UnreadableImageError(f"cannot read image '{self._name}' ({error}); {self._remedy}")
+            unreadable.name = self._name
+            raise unreadable from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

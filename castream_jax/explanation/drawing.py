@@ -48,7 +48,9 @@ def rows_of(explanation: Explanation) -> list[Row]:
     for head in explanation.attention:
         title = f"Attention of {head_title(head)}"
         tiles = [
-            Tile(explanation.attention_overlay(head, stage, number), *_attention_title(explanation, head, stage, number))
+            Tile(
+                explanation.attention_overlay(head, stage, number), *_attention_title(explanation, head, stage, number)
+            )
             for stage, number in explanation.attention_parts(head)
         ]
         stages = len(explanation.attention[head])
@@ -116,7 +118,9 @@ def overview(explanation: Explanation) -> Image.Image:
     lines = max(len(explanation.predictions(head)) for head in heads)
     predictions_height = 30 + lines * 22
     head_rows = _split(heads, columns)
-    tile_rows = [(row.title if not i else "", part) for row in rows for i, part in enumerate(_split(row.tiles, columns))]
+    tile_rows = [
+        (row.title if not i else "", part) for row in rows for i, part in enumerate(_split(row.tiles, columns))
+    ]
     height = 60 + len(head_rows) * (predictions_height + _GAP)
     height += sum(tile_height + (34 if title else 0) for title, _ in tile_rows) + _GAP
     sheet = Image.new("RGB", (width, height), "white")

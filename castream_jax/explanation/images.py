@@ -79,11 +79,11 @@ def _open(image: Any) -> tuple[str, Image.Image]:
 def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "h w *c"]:
     shape = list(array.shape)
     if array.ndim not in (2, 3) or shape[2:] not in ([], [3]) or 0 in shape:
-        raise ValueError(f"An array must be one image [h, w, 3] or [h, w], got {shape}.")
+        raise ValueError(f"An image array must be [h, w, 3] or [h, w], got {shape}.")
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"An array must be uint8, or floating point in [0, 1], got {array.dtype}.")
+        raise ValueError(f"An image array must be uint8, or floating point in [0, 1], got {array.dtype}.")
     if not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"A floating-point image must lie in [0, 1], got {array.min():g} … {array.max():g}.")
     return np.rint(array * 255).astype(np.uint8)
