@@ -9,6 +9,7 @@ import hashlib
 import os
 from pathlib import Path
 import platform
+from typing import Any
 
 import jax
 import pooch
@@ -24,8 +25,9 @@ def use_compilation_cache() -> Path | None:
     Returns:
         The folder; None where the cache is turned off or its folder cannot be written.
     """
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    config: Any = jax.config  # its fields are not declared
+    if config.jax_compilation_cache_dir:
+        return Path(config.jax_compilation_cache_dir)
     setting = os.environ.get("CASTREAM_COMPILATION_CACHE", "")
     if setting.lower() in _OFF:
         return None
@@ -38,8 +40,8 @@ def use_compilation_cache() -> Path | None:
     if not os.access(folder, os.W_OK):
         return None
     _drop_oldest(folder, _MAX_BYTES)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
     return folder
 
 

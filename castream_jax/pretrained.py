@@ -1,7 +1,7 @@
 """A whole model in one directory: trunk, streams, and what they are.
 
-`model.json` names the backbone and describes every head and, where that is known, the images and the classes, `trunk.safetensors` holds the trunk under torchvision's names,
-`streams/` the streams as an Orbax checkpoint.
+`model.json` names the backbone and describes every head and, where that is known, the images and the classes,
+`trunk.safetensors` holds the trunk under torchvision's names, `streams/` the streams as an Orbax checkpoint.
 """
 
 import dataclasses

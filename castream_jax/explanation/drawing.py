@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from castream_jax.explanation.explanation import Explanation
+from castream_jax.explanation.explanation import Explanation, Prediction
 from castream_jax.reporting.gallery import COLORMAP, data_uri
 from castream_jax.reporting.tables import head_title, method_title
 
@@ -21,11 +21,12 @@ _INK, _QUIET, _RULE = "#1d2024", "#5a6068", "#d9dad6"
 
 
 class Tile(NamedTuple):
-    """A picture with what it shows, and in how far."""
+    """A picture with what it shows; `key` is (head, method) of a map, (head, stage, attention head) of attention."""
 
     image: Image.Image
     title: str
     detail: str = ""
+    key: tuple = ()
 
 
 class Row(NamedTuple):
@@ -40,6 +41,7 @@ def rows_of(explanation: Explanation) -> list[Row]:
             explanation.overlay(head, method),
             f"{method_title(method)}, {head_title(head)}",
             "" if "attention" in method else f"for {explanation.explained(head).title}",
+            (head, method),
         )
         for head, method in explanation.maps
     ]
@@ -47,12 +49,7 @@ def rows_of(explanation: Explanation) -> list[Row]:
     rows = [Row("Saliency", [Tile(explanation.picture, "Image", f"seen at {width} × {height}"), *maps])]
     for head in explanation.attention:
         title = f"Attention of {head_title(head)}"
-        tiles = [
-            Tile(
-                explanation.attention_overlay(head, stage, number), *_attention_title(explanation, head, stage, number)
-            )
-            for stage, number in explanation.attention_parts(head)
-        ]
+        tiles = [_attention_tile(explanation, head, *part) for part in explanation.attention_parts(head)]
         stages = len(explanation.attention[head])
         if len(tiles) == stages:
             rows.append(Row(title, tiles))
@@ -61,36 +58,41 @@ def rows_of(explanation: Explanation) -> list[Row]:
     return rows
 
 
-def _attention_title(explanation: Explanation, head: str, stage: int, number: int | None) -> tuple[str, str]:
+def _shown(explanation: Explanation, head: str) -> list[Prediction]:
+    """The most probable classes and, if it is not among them, the one that is explained."""
+    return list(dict.fromkeys([*explanation.predictions(head), explanation.explained(head)]))
+
+
+def _attention_tile(explanation: Explanation, head: str, stage: int, number: int | None) -> Tile:
     count, height, width = explanation.attention[head][stage].shape
     if number is not None:
         title = f"S{stage}, attention head {number}"
     else:
         title = f"S{stage}" if count == 1 else f"S{stage}, mean of {count} heads"
-    return title, f"{width} × {height} positions"
+    image = explanation.attention_overlay(head, stage, number)
+    return Tile(image, title, f"{width} × {height} positions", (head, stage, number))
 
 
-def html(explanation: Explanation) -> str:
+def html(explanation: Explanation, rows: list[Row]) -> str:
     """A fragment for a notebook: it needs nothing from outside and takes the colours of the page around it."""
-    rows = [
-        Row(row.title, [tile._replace(image=data_uri(np.asarray(tile.image))) for tile in row.tiles])  # pyright: ignore
-        for row in rows_of(explanation)
+    pictures = [
+        (row.title, [(data_uri(np.asarray(tile.image)), tile.title, tile.detail) for tile in row.tiles]) for row in rows
     ]
-    heads = {head: explanation.predictions(head) for head in explanation.probabilities}
+    heads = {head: _shown(explanation, head) for head in explanation.probabilities}
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3].tolist()
     return _template("explanation.html.j2").render(
         name=explanation.name,
         title=Path(explanation.name).name,
         heads=heads,
-        explained={head: explanation.explained(head) for head in heads},
-        rows=rows,
+        classes=explanation.classes,
+        rows=pictures,
         colors=[f"rgb({r} {g} {b})" for r, g, b in colors],
     )
 
 
-def page(explanation: Explanation) -> str:
+def page(explanation: Explanation, rows: list[Row]) -> str:
     """The fragment as a page of its own."""
-    return _template("explanation_page.html.j2").render(title=Path(explanation.name).name, body=html(explanation))
+    return _template("explanation_page.html.j2").render(title=Path(explanation.name).name, body=html(explanation, rows))
 
 
 @functools.cache
@@ -106,16 +108,15 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def overview(explanation: Explanation) -> Image.Image:
+def overview(explanation: Explanation, rows: list[Row]) -> Image.Image:
     """Everything on one sheet: name, predictions of each head, and the rows of tiles."""
-    rows = rows_of(explanation)
     heads = list(explanation.probabilities)
     ratio = explanation.picture.height / explanation.picture.width
     tile_size = (_WIDTH, max(1, round(_WIDTH * ratio))) if ratio <= 1.5 else (round(1.5 * _WIDTH / ratio), 336)
     columns = min(6, max(3, len(heads), *(len(row.tiles) for row in rows)))
     width = _GAP + columns * (_WIDTH + _GAP)
     tile_height = tile_size[1] + _TEXT + _SMALL + 28
-    lines = max(len(explanation.predictions(head)) for head in heads)
+    lines = max(len(_shown(explanation, head)) for head in heads)
     predictions_height = 30 + lines * 22
     head_rows = _split(heads, columns)
     tile_rows = [
@@ -149,7 +150,7 @@ def overview(explanation: Explanation) -> Image.Image:
 def _draw_predictions(draw: ImageDraw.ImageDraw, explanation: Explanation, head: str, x: int, y: int) -> None:
     draw.text((x, y), _fit(head_title(head), _font(_TEXT, bold=True), _WIDTH), _INK, _font(_TEXT, bold=True))
     y += 26
-    for prediction in explanation.predictions(head):
+    for prediction in _shown(explanation, head):
         bold = prediction.number == explanation.classes[head]
         font = _font(_SMALL, bold=bold)
         percent = f"{100 * prediction.probability:.1f} %"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 import numpy as np
 
 from castream_jax.attribution import Inputs, saliency_maps
@@ -31,10 +31,10 @@ BATCH_SIZE = 8  # more per trunk pass is no faster on a CPU, and the first resul
 class _Results(NamedTuple):
     """Of a batch and, but for the maps, per head: probabilities, explained class, maps, attention of each stage."""
 
-    probabilities: dict[str, Float[Array, "b k"]]
-    classes: dict[str, Int[Array, " b"]]
-    maps: dict[tuple[str, str], Float[Array, "b h w"]]
-    attention: dict[str, tuple[Float[Array, "b n h w"], ...]]
+    probabilities: dict[str, Any]  # [B, K]
+    classes: dict[str, Any]  # [B]
+    maps: dict[tuple[str, str], Any]  # [B, h, w]
+    attention: dict[str, tuple[Any, ...]]  # [B, n, h_l, w_l]
 
 
 def explain(

@@ -128,9 +128,9 @@ class Explanation:
 
     def overview(self) -> Image.Image:
         """Everything on one sheet."""
-        from castream_jax.explanation.drawing import overview
+        from castream_jax.explanation.drawing import overview, rows_of
 
-        return overview(self)
+        return overview(self, rows_of(self))
 
     def show(self) -> None:
         """Shows everything: in a notebook below the cell, elsewhere in the system's image viewer."""
@@ -143,9 +143,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Everything as HTML with its pictures inside; a notebook shows it."""
-        from castream_jax.explanation.drawing import html
+        from castream_jax.explanation.drawing import html, rows_of
 
-        return html(self)
+        return html(self, rows_of(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Predictions as plain values."""
@@ -168,7 +168,7 @@ class Explanation:
             of several attention heads `"S0"` their mean and `"S0:1"` one of them. The same, with `as_dict`, is in
             `explanation.json`.
         """
-        from castream_jax.explanation.drawing import page
+        from castream_jax.explanation.drawing import overview, page, rows_of
 
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,19 +178,22 @@ class Explanation:
                 image.save(temporary, compress_level=1)  # a third of the time for a little more disk
             return str(folder / f"{_file_name(name)}.png")
 
-        files: dict[str, Any] = {"overview": write(self.overview(), "overview"), "page": str(folder / "index.html")}
-        write_atomically(folder / "index.html", page(self))
-        overlays: dict[str, dict[str, str]] = {}
-        for head, method in self.maps:
-            path = write(self.overlay(head, method), f"{head}.{method}")
-            overlays.setdefault(head, {})[method] = path
-        attention: dict[str, dict[str, str]] = {}
-        for head in self.attention:
-            for stage, number in self.attention_parts(head):
-                part = f"S{stage}" if number is None else f"S{stage}:{number}"
-                path = write(self.attention_overlay(head, stage, number), f"{head}.attention.{part}")
-                attention.setdefault(head, {})[part] = path
-        files |= {"overlays": overlays, "attention": attention}
+        rows = rows_of(self)
+        write_atomically(folder / "index.html", page(self, rows))
+        files: dict[str, Any] = {
+            "overview": write(overview(self, rows), "overview"),
+            "page": str(folder / "index.html"),
+            "overlays": {},
+            "attention": {},
+        }
+        for tile in (tile for row in rows for tile in row.tiles):
+            match tile.key:
+                case head, method:
+                    files["overlays"].setdefault(head, {})[method] = write(tile.image, f"{head}.{method}")
+                case head, stage, number:
+                    part = f"S{stage}" if number is None else f"S{stage}:{number}"
+                    name = f"{head}.attention.{part}"
+                    files["attention"].setdefault(head, {})[part] = write(tile.image, name)
         text = json.dumps(self.as_dict() | {"files": files}, indent=2, ensure_ascii=False)
         write_atomically(folder / "explanation.json", text + "\n")
         return files

@@ -18,7 +18,7 @@ PICTURE_SIDE = 640
 
 
 class Seen(NamedTuple):
-    """An image as the model sees it, `[size, size, 3]`, and the same part of it as a picture, in its own proportions."""
+    """An image as the model sees it, and the same part of it as a picture, in its own proportions."""
 
     name: str
     pixels: UInt8[np.ndarray, "size size 3"]
@@ -50,7 +50,8 @@ def read_image(image: Any, spec: ImageSpec) -> Seen:
         picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
         if max(picture.size) < spec.size:
             factor = spec.size / max(picture.size)
-            picture = picture.resize((max(1, round(side * factor)) for side in picture.size), Image.Resampling.BILINEAR)
+            size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
     return Seen(name, pixels, picture)
 
 

@@ -1,4 +1,4 @@
-"""`castream explain`: files, folders, patterns and lists in; pictures, a table or JSON out; one sentence for mistakes."""
+"""`castream explain`: files, folders, patterns, lists in; pictures, a table or JSON out; a sentence for a mistake."""
 
 import io
 import json
@@ -150,7 +150,7 @@ def test_a_class_by_name(photos, export, tmp_path, capsys):
         (["--model", "resnet51"], "Unknown backbone 'resnet51': did you mean resnet5"),
         (["--model", "cifar_resnet8"], "No weights of cifar_resnet8 are published: give a file with --weights."),
         (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
-        (["--image-size", "4"], "cifar_resnet8 needs images of at least"),
+        (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
         (["--batch-size", "0"], "The batch size must be positive, got 0."),
         (["--seed=3"], "explain takes no --seed=3."),
     ],

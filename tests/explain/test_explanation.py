@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import io
 import json
 from pathlib import Path
+import re
 
 from flax import nnx
 import jax
@@ -149,9 +150,8 @@ def test_another_class_is_explained_by_number_or_name(model, photo, explanation)
     ],
 )
 def test_mistakes_are_told_in_one_sentence(model, photo, options: dict, sentence: str):
-    with pytest.raises(ValueError, match="(?s).") as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         model.explain(photo, **options)
-    assert sentence in str(error.value)
 
 
 def test_classes_by_name():
@@ -225,9 +225,10 @@ def test_overlays_show_the_map_where_it_is(explanation):
         red_at = {}
         for what, position in (("most", np.argmax(saliency)), ("least", np.argmin(saliency))):
             row, column = np.unravel_index(position, saliency.shape)
-            y, x = (int((n + 0.5) * side / of) for n, side, of in zip((row, column), grey.shape, saliency.shape))
+            y, x = ((np.array([row, column]) + 0.5) * grey.shape / saliency.shape).astype(int)
             red_at[what] = red[y, x]
-        assert red_at["most"] > 200 and red_at["least"] < 60, (head, method)
+        assert red_at["most"] > 200, (head, method)
+        assert red_at["least"] < 60, (head, method)
 
 
 def test_attention_is_drawn_for_each_stage_and_head(explanation):
@@ -266,7 +267,7 @@ class _Page(HTMLParser):
 def test_html_is_self_contained(explanation):
     html = explanation._repr_html_()
     page = _Page(html)
-    assert page.tags <= {*"div style h3 h4 ol li span section p figure img figcaption br small".split()}
+    assert not page.tags & {"script", "link", "iframe", "object", "base", "a"}
     assert len(page.references) == 1 + len(explanation.maps) + 4 + 10
     for reference in page.references:
         head, _, data = reference.partition(",")
