@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from castream_jax.explanation import Explanation
 
 _SHOWN = 3  # predictions in the table
+_FILE_WIDTH = 120  # of the table where it does not go to a terminal, in characters
 
 
 def add(commands: Any) -> None:
@@ -228,4 +229,7 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
         cells = ["" if row[0] == last else row[0], *row[1:]]
         last = row[0]
         table.add_row(*(Text(cell) for cell in cells[: len(titles)]))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    console.print(table)

@@ -13,8 +13,8 @@ from castream_jax.data.source import Record
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.model import ImageSpec
 
-# Longest side of a picture, in pixels: enough to see what a map points at.
-PICTURE_SIDE = 640
+# Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
+SMALLEST, LARGEST = 256, 640
 
 
 class Seen(NamedTuple):
@@ -43,22 +43,27 @@ def read_image(image: Any, spec: ImageSpec) -> Seen:
     pixels = np.asarray(_transform(spec, 1).map(record)["pixels"])
     if spec.resize == "center_crop":
         # The same crop, as many times as large as the image has pixels for.
-        scale = min(min(whole.size) / (spec.size * 8 // 7), PICTURE_SIDE / spec.size)
+        scale = min(min(whole.size) / (spec.size * 8 // 7), LARGEST / spec.size)
         picture = _picture(_transform(spec, max(1, int(scale))).map(record))
     else:
         picture = whole.copy()
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-        if max(picture.size) < spec.size:
-            factor = spec.size / max(picture.size)
-            size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
-            picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return Seen(name, pixels, picture)
+        picture.thumbnail((LARGEST, LARGEST))
+    return Seen(name, pixels, _enlarged(picture, max(SMALLEST, spec.size)))
 
 
 def _transform(spec: ImageSpec, scale: int) -> Squash | CenterCrop:
     if spec.resize == "center_crop":
         return CenterCrop(resize=spec.size * 8 // 7 * scale, size=spec.size * scale)
     return Squash(spec.size)
+
+
+def _enlarged(picture: Image.Image, side: int) -> Image.Image:
+    """With its longer side no shorter than `side`."""
+    factor = side / max(picture.size)
+    if factor <= 1:
+        return picture
+    size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _picture(record: Record) -> Image.Image:

@@ -208,13 +208,18 @@ def test_center_crop_shows_what_the_model_sees(photo):
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [((427, 640), (640, 427)), ((30, 20), (27, 40)), ((2000, 500), (160, 640)), ((1, 300), (300, 1))]
+    ("size", "shown"),
+    [((427, 640), (640, 427)), ((30, 20), (171, 256)), ((2000, 500), (160, 640)), ((1, 300), (300, 1))],
 )
-def test_overlays_have_the_proportions_of_the_image(model, size, shown):
+def test_overlays_have_the_proportions_of_the_image(model, monkeypatch, size, shown):
     rows = np.linspace(0, 255, size[0] * size[1] * 3).reshape(*size, 3).astype(np.uint8)
     explained = model.explain(rows, heads=["gap"])
     assert explained.overlay().size == shown
-    assert explained.overview().width > 600
+    sheets = []
+    monkeypatch.setattr(Image.Image, "show", lambda image, title: sheets.append(image))
+    explained.show()  # outside of a notebook
+    assert sheets[0].size == explained.overview().size
+    assert sheets[0].width > 600
 
 
 def test_overlays_show_the_map_where_it_is(explanation):
