@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from castream_jax.commands import explain
 from castream_jax.config import Config, open_config, override
 from castream_jax.version import __version__
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     try:
         if overrides and arguments.run not in (_quickstart, _train, _evaluate, _reproduce):
-            raise ValueError(f"{arguments.run.__name__[1:]} takes no {overrides[0]}.")
+            raise ValueError(f"{arguments.command} takes no {overrides[0]}.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"castream_jax {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, run, text in (
         ("quickstart", _quickstart, "Train, evaluate and report on the bundled digits, offline."),
         ("train", _train, "Train the streams of a config beside its frozen backbone; run again to continue."),
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--configs", metavar="DIR", help="by default the configs/ beside the package")
     command.add_argument("--dry-run", action="store_true", help="print the plan, with trunk passes and hours")
     command.epilog = "Fields are set for every experiment: --config.evaluation.batch_size=128."
+    explain.add(commands)
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
     commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=_models)
     text = "Show the evaluation protocols: all of them, the choices of one, or where two differ (Markdown)."
@@ -254,9 +256,17 @@ def _start(*processes: Any) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+<<<<<<< HEAD
     from castream_jax.processes import initialise_processes
 
     initialise_processes(*processes)
+=======
+    from castream_jax.compilation_cache import use_compilation_cache
+    from castream_jax.parallel import initialise_processes
+
+    initialise_processes()
+    use_compilation_cache()
+>>>>>>> explain
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:

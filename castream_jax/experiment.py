@@ -4,7 +4,7 @@ from flax import nnx
 
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
 from castream_jax.config import Config
-from castream_jax.model import Model
+from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
 
@@ -69,4 +69,5 @@ def open_model(config: Config) -> Model:
     """The backbone with GAP and, unless the backbone itself is the target of training, the streams."""
     backbone = open_backbone(config)
     streams = open_streams(config, backbone) if config.train.target == "streams" else {}
-    return Model(backbone, {"gap": GlobalAveragePooling(), **streams})
+    images = ImageSpec(config.data.image_size, config.data.resize)
+    return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)

@@ -1,6 +1,10 @@
 """A backbone and its named heads: one trunk pass serves them all."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
 
 from flax import nnx
 import jax
@@ -11,7 +15,25 @@ import numpy as np
 from castream_jax.backbones.backbone import Backbone
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
 
+if TYPE_CHECKING:
+    from castream_jax.explanation import Explanation
+
 Head = GlobalAveragePooling | CrossAttentionStream
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """How images come to a model, and what its classes are called.
+
+    Attributes:
+        size: side of the model's input, in pixels.
+        resize: how an image gets that size when the model is evaluated, see `castream_jax.data.record_transforms`.
+        class_names: name of class k at position k; empty where they are not known.
+    """
+
+    size: int
+    resize: Literal["squash", "center_crop", "none"] = "squash"
+    class_names: tuple[str, ...] = ()
 
 
 class Model(nnx.Module):
@@ -20,9 +42,10 @@ class Model(nnx.Module):
     Attributes:
         backbone: frozen trunk and classifier.
         heads: name -> head, in the order given.
+        images: how images come to it and what its classes are called, where that is known.
     """
 
-    def __init__(self, backbone: Backbone, heads: Mapping[str, Head]):
+    def __init__(self, backbone: Backbone, heads: Mapping[str, Head], images: ImageSpec | None = None):
         """Raises:
         ValueError: if there is no head, or a class-specific head has not one query per class.
         """
@@ -36,6 +59,7 @@ class Model(nnx.Module):
                 )
         self.backbone = backbone
         self.heads = nnx.Dict(heads)
+        self.images = images
 
     def __call__(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
         """Logits of each head."""
@@ -60,3 +84,14 @@ class Model(nnx.Module):
     def probabilities(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
         """Softmax of the logits of each head: the `predict` that every mask is scored by."""
         return {name: jax.nn.softmax(logits) for name, logits in self(pixels).items()}
+
+    def explain(self, image: Any, **options: Any) -> Explanation:
+        """Predicted classes, saliency maps and attention of one image, from one trunk pass.
+
+        Args:
+            image: path, PIL image or array, see `castream_jax.explain`.
+            options: `methods`, `heads`, `label`, `protocol` and `chunk` of `castream_jax.explain`.
+        """
+        from castream_jax.explanation import explain  # which knows models
+
+        return next(explain(self, [image], batch_size=1, **options))

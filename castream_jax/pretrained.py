@@ -1,9 +1,10 @@
 """A whole model in one directory: trunk, streams, and what they are.
 
-`model.json` names the backbone and describes every head, `trunk.safetensors` holds the trunk under torchvision's names,
-`streams/` the streams as an Orbax checkpoint.
+`model.json` names the backbone and describes every head and, where that is known, the images and the classes,
+`trunk.safetensors` holds the trunk under torchvision's names, `streams/` the streams as an Orbax checkpoint.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 
 from castream_jax.backbones import fingerprint, load_backbone, save_torch_weights
 from castream_jax.backbones.weights import TRUNK_FILE
-from castream_jax.model import Head, Model
+from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 from castream_jax.version import __version__
 
@@ -43,6 +44,8 @@ def save_pretrained(model: Model, directory: str | os.PathLike[str]) -> None:
             "trunk_fingerprint": fingerprint(model.backbone),
             "heads": {name: _describe(head) for name, head in model.heads.items()},
         }
+        if model.images is not None:
+            description["images"] = dataclasses.asdict(model.images)
         (temporary / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         save_torch_weights(model.backbone, temporary / TRUNK_FILE)
         if streams := _streams(model):
@@ -72,7 +75,12 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Model:
     )
     if fingerprint(backbone) != description["trunk_fingerprint"]:
         raise ValueError(f"The trunk in {directory} is not the one its streams were trained beside: export it again.")
-    model = Model(backbone, {name: _build(head, backbone.stage_dims) for name, head in description["heads"].items()})
+    images = description.get("images")
+    model = Model(
+        backbone,
+        {name: _build(head, backbone.stage_dims) for name, head in description["heads"].items()},
+        None if images is None else ImageSpec(**images | {"class_names": tuple(images["class_names"])}),
+    )
     if streams := _streams(model):
         with ocp.StandardCheckpointer() as checkpointer:
             nnx.update(model.heads, checkpointer.restore(directory / "streams", streams))
@@ -94,4 +102,5 @@ def _build(description: dict[str, Any], stage_dims: tuple[int, ...]) -> Head:
     if description["type"] == "gap":
         return GlobalAveragePooling()
     fields = {field: description[field] for field in _STREAM_FIELDS}
-    return CrossAttentionStream(stage_dims, **fields, rngs=nnx.Rngs(0))
+    # Its shapes alone: what it would be initialised with is replaced at once.
+    return nnx.eval_shape(lambda: CrossAttentionStream(stage_dims, **fields, rngs=nnx.Rngs(0)))

@@ -16,6 +16,7 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.config import Config, base_config
 
+os.environ.setdefault("CASTREAM_COMPILATION_CACHE", "off")  # what a test compiles, it compiles
 settings.register_profile("castream", deadline=None)  # a first call compiles
 settings.load_profile("castream")
 jax.config.update("jax_num_cpu_devices", 4)

@@ -15,7 +15,9 @@ _DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError
 
 
 class UnreadableImageError(ValueError):
-    """An image that cannot be decoded; the message names it."""
+    """An image that cannot be decoded; the message names it, and so does `name`."""
+
+    name: str = ""
 
 
 class EncodedImage:
@@ -62,13 +64,7 @@ class EncodedImage:
         with self._named():
             if reduction > 1:
                 image.draft(None, (image.width // reduction, image.height // reduction))
-            if image.mode == "P" and "transparency" in image.info:
-                # The same colours, without Pillow's warning about transparent palettes.
-                image = image.convert("RGBA")
-            if image.mode == "RGB":
-                image.load()
-                return image
-            return image.convert("RGB")
+            return to_rgb(image)
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         """The whole image, decoded exactly."""
@@ -79,4 +75,17 @@ class EncodedImage:
         try:
             yield
         except _DECODE_ERRORS as error:
-            raise UnreadableImageError(f"cannot read image '{self._name}' ({error}); {self._remedy}") from error
+            unreadable = UnreadableImageError(f"cannot read image '{self._name}' ({error}); {self._remedy}")
+            unreadable.name = self._name
+            raise unreadable from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """What Pillow's `convert("RGB")` makes of an image of any mode; of one in RGB, the image itself, decoded."""
+    if image.mode == "P" and "transparency" in image.info:
+        # The same colours, without Pillow's warning about transparent palettes.
+        image = image.convert("RGBA")
+    if image.mode == "RGB":
+        image.load()
+        return image
+    return image.convert("RGB")

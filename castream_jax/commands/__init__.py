@@ -1,0 +1,1 @@
+"""Commands of `castream`, each with a function `add(commands)` for its parser."""

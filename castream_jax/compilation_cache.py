@@ -1,0 +1,70 @@
+"""Compiled programs, kept between runs of the command line: the second start does not compile again.
+
+The folder is that of the environment variable CASTREAM_COMPILATION_CACHE ("off" for none), by default `compiled` in
+the folder of the published weights (CASTREAM_CACHE, or the user's cache folder). JAX's own JAX_COMPILATION_CACHE_DIR
+goes before both.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+import platform
+from typing import Any
+
+import jax
+import pooch
+
+_OFF = ("off", "0", "no", "false")
+_MIN_SECONDS = 0.1  # compilations that took less are not worth a file
+_MAX_BYTES = 2 * 2**30  # of all files together: ResNet-50's programs take a few MB each
+
+
+def use_compilation_cache() -> Path | None:
+    """Makes JAX keep compiled programs on disk. Must come before anything is compiled.
+
+    Returns:
+        The folder; None where the cache is turned off or its folder cannot be written.
+    """
+    config: Any = jax.config  # its fields are not declared
+    if config.jax_compilation_cache_dir:
+        return Path(config.jax_compilation_cache_dir)
+    setting = os.environ.get("CASTREAM_COMPILATION_CACHE", "")
+    if setting.lower() in _OFF:
+        return None
+    root = Path(setting or Path(os.environ.get("CASTREAM_CACHE") or pooch.os_cache("castream_jax")) / "compiled")
+    folder = root.expanduser().resolve() / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    _drop_oldest(folder, _MAX_BYTES)
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
+    return folder
+
+
+def _processor() -> str:
+    """A name for this kind of processor: a home folder is often shared by several, and code for one may not run on
+    another."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def _drop_oldest(folder: Path, max_bytes: int) -> None:
+    """Deletes the files written first until at most `max_bytes` are left; other processes may do the same."""
+    files = []
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        files.append((status.st_mtime, status.st_size, path))
+    total = 0
+    for _, size, path in sorted(files, reverse=True):
+        total += size
+        if total > max_bytes:
+            path.unlink(missing_ok=True)

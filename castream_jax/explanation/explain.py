@@ -1,0 +1,209 @@
+"""`explain`: images -> explanations. One compiled program, one trunk pass for all heads of a batch."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+import difflib
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+from jaxtyping import Array, Int, UInt8
+import numpy as np
+
+from castream_jax.attribution import Inputs, saliency_maps
+from castream_jax.attribution.attribute import check_methods, needs_chunk
+from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.backbones.registry import get_architecture
+from castream_jax.chunks import chunk_for
+from castream_jax.data.decode import UnreadableImageError
+from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.explanation.explanation import Explanation
+from castream_jax.explanation.images import Seen, read_image
+from castream_jax.model import ImageSpec, Model
+from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.stream import CrossAttentionStream
+
+BATCH_SIZE = 8  # more per trunk pass is no faster on a CPU, and the first result would come later
+
+
+class _Results(NamedTuple):
+    """Of a batch and, but for the maps, per head: probabilities, explained class, maps, attention of each stage."""
+
+    probabilities: dict[str, Any]  # [B, K]
+    classes: dict[str, Any]  # [B]
+    maps: dict[tuple[str, str], Any]  # [B, h, w]
+    attention: dict[str, tuple[Any, ...]]  # [B, n, h_l, w_l]
+
+
+def explain(
+    model: Model,
+    images: Iterable[Any],
+    *,
+    methods: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    label: int | str | None = None,
+    protocol: str | Protocol = "castream",
+    batch_size: int = BATCH_SIZE,
+    chunk: int | None = None,
+    unreadable: Callable[[UnreadableImageError], None] | None = None,
+) -> Iterator[Explanation]:
+    """Explains images, in their order and as they are asked for.
+
+    Args:
+        model: backbone with heads. `model.images` says how images come to its size and names the classes; by default
+            they are squashed to the size of the architecture's published weights.
+        images: paths, PIL images of any mode, or arrays `[h, w, 3]` or `[h, w]`, uint8 or floating point in [0, 1]. An
+            EXIF orientation is not applied, see `castream_jax.data.decode`.
+        methods: see `castream_jax.attribute`; by default `default_methods`.
+        heads: names of the heads to explain; by default all.
+        label: class to explain, by number or name; by default each head's own prediction.
+        protocol: the choices that maps and probabilities follow; which class is explained is up to `label`.
+        batch_size: images per trunk pass; a batch that is not full is filled up, so that one program serves all.
+        chunk: see `castream_jax.attribute`.
+        unreadable: told of each image that cannot be decoded, which is then passed over; by default that is an error.
+
+    Raises:
+        ValueError: for an unknown head, method, protocol or class, or an array that is no image.
+        UnreadableImageError: for a file that is no image.
+    """
+    spec = image_spec(model)
+    model = _with_heads(model, heads)
+    protocol = get_protocol(protocol)
+    names = check_methods(model, default_methods(model) if methods is None else methods, protocol)
+    target = -1 if label is None else class_number(label, spec.class_names, model.backbone.num_classes)
+    protocol = dataclasses.replace(protocol, target_class="predicted" if label is None else "label")
+    if batch_size < 1:
+        raise ValueError(f"The batch size must be positive, got {batch_size}.")
+    if chunk is None:
+        chunk = chunk_for(model, spec.size, spec.size) if needs_chunk(names) else 1
+    graphdef, state = nnx.split(model)
+
+    def run(pixels: UInt8[np.ndarray, "b h w 3"]) -> _Results:
+        labels = np.full(len(pixels), max(target, 0), np.int32)
+        return jax.device_get(_explain(graphdef, state, pixels, labels, names, protocol, chunk))
+
+    return _explanations(_readable(images, spec, unreadable), run, model, spec, names, protocol, batch_size)
+
+
+def default_methods(model: Model) -> tuple[str, ...]:
+    """Raw attention where there is a stream, and Grad-CAM: the maps that cost no further trunk pass."""
+    streams = any(isinstance(head, CrossAttentionStream) for head in model.heads.values())
+    return ("attention", "gradcam") if streams else ("gradcam",)
+
+
+def image_spec(model: Model) -> ImageSpec:
+    """`model.images`; what it leaves open is as with the published weights of the architecture.
+
+    A classifier of as many classes as published ImageNet weights have is taken to have theirs.
+    """
+    architecture = get_architecture(model.backbone.name) if model.images is None else None
+    spec = model.images or ImageSpec(architecture.input_size if architecture else 224)
+    imagenet = model.backbone.name in PUBLISHED_WEIGHTS and model.backbone.num_classes == len(imagenet_classes())
+    if not spec.class_names and imagenet:
+        spec = dataclasses.replace(spec, class_names=tuple(imagenet_classes().values()))
+    return spec
+
+
+def class_number(label: int | str, class_names: Sequence[str], num_classes: int) -> int:
+    """The class of a number or a name, in any case.
+
+    Raises:
+        ValueError: if there is no such class, with the nearest names, or if several have that name.
+    """
+    if isinstance(label, int | np.integer) or label.lstrip("-").isdecimal():
+        number = int(label)
+        if not 0 <= number < num_classes:
+            raise ValueError(f"There is no class {number}: the model's classes are 0 … {num_classes - 1}.")
+        return number
+    lower = [name.lower() for name in class_names]
+    found = [number for number, name in enumerate(lower) if name == label.lower()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"Several classes are called {label!r}: give one of the numbers {', '.join(map(str, found))}.")
+    if not class_names:
+        raise ValueError(f"The names of the model's classes are not known: give a number instead of {label!r}.")
+    near = difflib.get_close_matches(label.lower(), lower, n=3)
+    parts = [name for name in lower if label.lower() in name][:3]
+    suggestions = [class_names[lower.index(name)] for name in dict.fromkeys([*parts, *near])][:3]
+    hint = f"did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else "give a number."
+    raise ValueError(f"There is no class called {label!r}: {hint}")
+
+
+def _with_heads(model: Model, heads: Sequence[str] | None) -> Model:
+    if heads is None:
+        return model
+    unknown = [head for head in heads if head not in model.heads]
+    if unknown or not heads:
+        named = f"no head {unknown[0]!r}" if unknown else "no head asked for"
+        raise ValueError(f"There is {named}: the model's heads are {', '.join(model.heads)}.")
+    return Model(model.backbone, {name: head for name, head in model.heads.items() if name in heads}, model.images)
+
+
+def _readable(
+    images: Iterable[Any], spec: ImageSpec, unreadable: Callable[[UnreadableImageError], None] | None
+) -> Iterator[Seen]:
+    for image in images:
+        try:
+            yield read_image(image, spec)
+        except UnreadableImageError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+
+
+def _explanations(
+    seen: Iterator[Seen],
+    run: Callable[[np.ndarray], _Results],
+    model: Model,
+    spec: ImageSpec,
+    methods: tuple[str, ...],
+    protocol: Protocol,
+    batch_size: int,
+) -> Iterator[Explanation]:
+    starts = {name: getattr(head, "start_stage", 0) for name, head in model.heads.items()}
+    while batch := list(itertools.islice(seen, batch_size)):
+        padded = [*batch, *[batch[-1]] * (batch_size - len(batch))]
+        results = run(np.stack([image.pixels for image in padded]))
+        for i, image in enumerate(batch):
+            yield Explanation(
+                name=image.name,
+                pixels=image.pixels,
+                picture=image.picture,
+                class_names=spec.class_names,
+                probabilities={head: results.probabilities[head][i] for head in model.heads},
+                classes={head: int(results.classes[head][i]) for head in model.heads},
+                maps={
+                    (head, method): results.maps[head, method][i]
+                    for method in methods
+                    for head in model.heads  # in the order given: JAX sorts the keys of a dict
+                    if (head, method) in results.maps
+                },
+                attention={
+                    head: {start + number: stage[i] for number, stage in enumerate(results.attention[head])}
+                    for head, start in starts.items()
+                    if results.attention[head]
+                },
+                protocol=protocol,
+            )
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk"))
+def _explain(
+    graphdef: nnx.GraphDef,
+    state: Any,
+    pixels: UInt8[Array, "b h w 3"],
+    labels: Int[Array, " b"],
+    methods: tuple[str, ...],
+    protocol: Protocol,
+    chunk: int,
+) -> _Results:
+    inputs = Inputs(nnx.merge(graphdef, state), pixels.astype(np.float32) / 255, labels, protocol, chunk)
+    return _Results(
+        probabilities={head: protocol.probabilities(logits) for head, logits in inputs.logits.items()},
+        classes={head: inputs.classes(head) for head in inputs.model.heads},
+        maps=saliency_maps(inputs, methods),
+        attention={name: head(inputs.stages, inputs.query)[1] for name, head in inputs.model.heads.items()},
+    )

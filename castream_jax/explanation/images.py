@@ -1,0 +1,95 @@
+"""From what people have (a path, a PIL image, an array) to what the model sees and what they are shown."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import UInt8
+import numpy as np
+from PIL import Image
+
+from castream_jax.data.decode import EncodedImage, to_rgb
+from castream_jax.data.source import Record
+from castream_jax.data.transforms import CenterCrop, Squash
+from castream_jax.model import ImageSpec
+
+# Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
+SMALLEST, LARGEST = 256, 640
+
+
+class Seen(NamedTuple):
+    """An image as the model sees it, and the same part of it as a picture, in its own proportions."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "size size 3"]
+    picture: Image.Image
+
+
+def read_image(image: Any, spec: ImageSpec) -> Seen:
+    """Brings an image to the model's size by its evaluation transform.
+
+    Args:
+        image: a path; a PIL image of any mode; or an array `[h, w, 3]` or `[h, w]` (grey), uint8 or floating point in
+            [0, 1], which is rounded to 8 bits, as a file would be.
+        spec: size and way of resizing. An image that is not of the model's size is squashed where the way is "none".
+
+    Raises:
+        UnreadableImageError: a file cannot be decoded; names it.
+        ValueError: an array is of another shape, type or range.
+        TypeError: it is something else.
+    """
+    name, whole = _open(image)
+    record: Any = {"pixels": whole, "label": np.int32(0), "index": 0}
+    pixels = np.asarray(_transform(spec, 1).map(record)["pixels"])
+    if spec.resize == "center_crop":
+        # The same crop, as many times as large as the image has pixels for.
+        scale = min(min(whole.size) / (spec.size * 8 // 7), LARGEST / spec.size)
+        picture = _picture(_transform(spec, max(1, int(scale))).map(record))
+    else:
+        picture = whole.copy()
+        picture.thumbnail((LARGEST, LARGEST))
+    return Seen(name, pixels, _enlarged(picture, max(SMALLEST, spec.size)))
+
+
+def _transform(spec: ImageSpec, scale: int) -> Squash | CenterCrop:
+    if spec.resize == "center_crop":
+        return CenterCrop(resize=spec.size * 8 // 7 * scale, size=spec.size * scale)
+    return Squash(spec.size)
+
+
+def _enlarged(picture: Image.Image, side: int) -> Image.Image:
+    """With its longer side no shorter than `side`."""
+    factor = side / max(picture.size)
+    if factor <= 1:
+        return picture
+    size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _picture(record: Record) -> Image.Image:
+    pixels: Any = record["pixels"]
+    return pixels
+
+
+def _open(image: Any) -> tuple[str, Image.Image]:
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        return str(image), EncodedImage(path, str(image), "give another image").decode()
+    if isinstance(image, Image.Image):
+        return getattr(image, "filename", "") or "image", to_rgb(image)
+    if not hasattr(image, "__array__"):
+        raise TypeError(f"An image is a path, a PIL image or an array, got {type(image).__name__}.")
+    return "image", Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
+
+
+def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "h w *c"]:
+    shape = list(array.shape)
+    if array.ndim not in (2, 3) or shape[2:] not in ([], [3]) or 0 in shape:
+        raise ValueError(f"An image array must be [h, w, 3] or [h, w], got {shape}.")
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"An image array must be uint8, or floating point in [0, 1], got {array.dtype}.")
+    if not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(f"A floating-point image must lie in [0, 1], got {array.min():g} … {array.max():g}.")
+    return np.rint(array * 255).astype(np.uint8)

@@ -1,0 +1,84 @@
+"""The model that somebody names: an export, a workdir, or an architecture with its weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from castream_jax.backbones import load_backbone
+from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.backbones.registry import get_architecture
+from castream_jax.config import Config, open_config
+from castream_jax.data.from_config import open_source
+from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.model import ImageSpec, Model
+from castream_jax.pretrained import load_pretrained
+from castream_jax.stream import GlobalAveragePooling
+
+
+def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, str]:
+    """A model, and the name of the protocol that its experiment is evaluated by.
+
+    Args:
+        source: folder that `save_pretrained` wrote; workdir of a training; or name of a backbone, under GAP alone.
+        weights: of a backbone: a file, or the name of published or bundled ones; by default `imagenet1k_v1`.
+        num_classes: of a backbone, where they are not those of the published weights.
+
+    Raises:
+        FileNotFoundError: there is no such folder, file, or no checkpoint in the workdir.
+        ValueError: the folder is neither, the backbone is unknown, or the weights are not its own.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if weights or num_classes:
+            raise ValueError(f"{source} is a folder, which holds its own weights: --weights and --num-classes are not "
+                             "for it.")  # fmt: skip
+        if (folder / "model.json").is_file():
+            return load_pretrained(folder), "castream"
+        if (folder / "config.json").is_file():
+            return _of_workdir(folder)
+        raise ValueError(f"{source} is neither an export (it has no model.json) nor a workdir (no config.json).")
+    if folder.suffix or len(folder.parts) > 1:
+        raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")
+    get_architecture(source)
+    if not weights and "imagenet1k_v1" not in PUBLISHED_WEIGHTS.get(source, {}):
+        raise ValueError(f"No weights of {source} are published: give a file with --weights.")
+    backbone = load_backbone(source, weights or "imagenet1k_v1", num_classes=num_classes)
+    return Model(backbone, {"gap": GlobalAveragePooling()}), "castream"
+
+
+def _of_workdir(workdir: Path) -> tuple[Model, str]:
+    from castream_jax.training.restore import restore_model  # with all of training: a second that an export saves
+
+    config = open_config(workdir / "config.json")
+    images = ImageSpec(config.data.image_size, config.data.resize, _class_names(config, workdir))
+    trained = workdir / "export" / "backbone.safetensors"
+    if config.train.target == "backbone" and trained.is_file():
+        backbone = load_backbone(
+            config.backbone.name,
+            trained,
+            num_classes=config.backbone.num_classes,
+            taps=config.backbone.taps,
+            dtype=config.backbone.dtype,
+        )
+        model = Model(backbone, {"gap": GlobalAveragePooling()})
+    else:
+        model = restore_model(config, workdir)
+    model.images = dataclasses.replace(images, class_names=_fitting(images.class_names, model))
+    return model, config.evaluation.protocol
+
+
+def _class_names(config: Config, workdir: Path) -> tuple[str, ...]:
+    """From the evaluation, else from the data set, which need not be there any more."""
+    summary = workdir / "evaluation" / "summary.json"
+    if summary.is_file():
+        return tuple(json.loads(summary.read_text(encoding="utf-8"))["class_names"])
+    if config.data.source == "imagenet":
+        return tuple(imagenet_classes().values())
+    try:
+        return tuple(open_source(config.data, "test").class_names)
+    except (OSError, ValueError):
+        return ()
+
+
+def _fitting(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
+    return names if len(names) <= model.backbone.num_classes else ()
