@@ -509,10 +509,10 @@ def test_cases_are_the_best_and_the_worst_of_all_rows(workdir, browser):
                 f"[...document.getElementById('{end}-rows').rows]"
                 ".map((row) => [...row.cells].map((cell) => cell.textContent))"
             )
-            assert [(row[0], row[3]) for row in cells] == [
+            assert [(row[0], row[1]) for row in cells] == [
                 (row["name"], f"{100 * round(row[metric], 4):.2f}") for row in expected
             ]
-            assert [row[1] for row in cells] == [CLASS_NAMES[row["label"]] for row in expected]
+            assert [row[2] for row in cells] == [CLASS_NAMES[row["label"]] for row in expected]
     # Images in the gallery (indices 0 to 5) are links to their cards, also to one that is filtered away.
     links = browser.js("[...document.querySelectorAll('#best-rows a, #worst-rows a')].map((a) => a.hash)")
     assert links
@@ -552,6 +552,23 @@ def test_baselines_are_set_apart_below(workdir):
     assert ["baseline" in (name or "") for name in bodies] == [False] * 4 + [True] * 2
     assert "<td>projections</td>" in html
     assert "−0.250" in html
+
+
+def test_attention_across_depth_has_a_column_per_stage(workdir, browser):
+    assert "Attention across depth" not in write_report(workdir).read_text()
+    with np.load(workdir / "evaluation" / "gallery.npz") as there:
+        arrays = dict(there)
+    for stage in (10, 0, 2):
+        arrays[f"map/ca/attention:{stage}"] = np.random.default_rng(stage).random((6, 4, 6), np.float32)
+    np.savez(workdir / "evaluation" / "gallery.npz", **arrays)
+    browser.open(write_report(workdir), width=390)
+    rows = (
+        "[...document.querySelector('.depth').rows].map((row) => [...row.cells].map((cell) => cell.innerText.trim()))"
+    )
+    header, *images = browser.js(rows)
+    assert header == ["Image", "S0, ca", "S2, ca", "S10, ca"]
+    assert [len(row) for row in images] == [4] * 6
+    assert browser.js("document.documentElement.scrollWidth") <= 390
 
 
 def test_two_hundred_images_under_seven_maps_stay_below_ten_megabytes(workdir):
