@@ -86,9 +86,8 @@ def write_figure(target: str, model: Model, config: Config, folder: Path, label:
     if target == "fig-identity":
         identity = check_identity(model, STREAM, pixels)
         figure = draw_identity(identity, batch["pixels"], classes)
-        title += (
-            f" Largest difference {identity.difference.max():.2e}; float32 rounding allows {identity.bound.max():.2e}"
-        )
+        largest, bound = identity.difference.max(), identity.bound.max()
+        title += f" Largest difference: {largest:.2e}; float32 rounding can take it to {bound:.2e}"
     else:
         # Of other data than the model's, raw attention is shown alone, which is of no class.
         labels = np.where(batch["label"] < model.backbone.num_classes, batch["label"], 0)
@@ -108,7 +107,10 @@ def _panels(target: str, model: Model) -> Panels:
     if target in FIGURES:
         return FIGURES[target]
     if target == "fig-identity":
-        title = "Attention before its softmax and the class activation map with the query as weights (paper, eq. 5)."
+        title = (
+            "Attention before its softmax and the class activation map with the query as weights (paper, eq. 5), "
+            "the former as the stream computes it in float32, the latter in float64."
+        )
         return Panels(title, (), _CLASSES, per_class=2)
     stream = model.heads[STREAM]
     assert isinstance(stream, CrossAttentionStream)

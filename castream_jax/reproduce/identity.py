@@ -80,10 +80,10 @@ def channel_weights(stream: CrossAttentionStream, stages: Stages, query: Int[Arr
 def draw_identity(identity: Identity, pixels: UInt8[np.ndarray, "b height width 3"], names: Sequence[str]) -> Figure:
     """A row per image: the image, attention before the softmax, the CAM on the same scale, their difference."""
     with style():
-        figure = Figure(figsize=(6.4, 1.45 * len(pixels) + 0.5), dpi=PIXELS_PER_INCH, layout="constrained")
+        figure = Figure(figsize=(6.6, 1.45 * len(pixels) + 0.5), dpi=PIXELS_PER_INCH, layout="constrained")
         axes = figure.subplots(len(pixels), 4, squeeze=False)
-        ulps = identity.difference.max()
-        exponent = math.floor(math.log10(ulps)) if ulps > 0 else 0
+        largest = identity.difference.max()
+        exponent = math.floor(math.log10(largest)) if largest > 0 else 0
         for row, (image, name) in enumerate(zip(pixels, names, strict=True)):
             left, right = identity.attention[row], identity.cam[row]
             scale = {"vmin": min(left.min(), right.min()), "vmax": max(left.max(), right.max()), "cmap": "cividis"}
@@ -92,7 +92,7 @@ def draw_identity(identity: Identity, pixels: UInt8[np.ndarray, "b height width 
             axes[row][1].imshow(left, **scale)
             shared = axes[row][2].imshow(right, **scale)
             difference = identity.difference[row] / 10.0**exponent
-            own = axes[row][3].imshow(difference, vmin=0, vmax=ulps / 10.0**exponent, cmap="Greys")
+            own = axes[row][3].imshow(difference, vmin=0, vmax=largest / 10.0**exponent, cmap="Greys")
             figure.colorbar(shared, ax=axes[row][2], fraction=0.046, label="logit")
             figure.colorbar(own, ax=axes[row][3], fraction=0.046, label=f"$10^{{{exponent}}}$")
             axes[row][3].set_xlabel(f"max {identity.difference[row].max():.1e}")
@@ -102,9 +102,9 @@ def draw_identity(identity: Identity, pixels: UInt8[np.ndarray, "b height width 
                 ax.spines[:].set_visible(True)
         titles = (
             "Input image",
-            "Attention before softmax\n$F\\,q_L\\,/\\sqrt{d_L}$, float32",
-            "CAM, weights $\\alpha = q_L/\\sqrt{d_L}$\n$\\sum_k \\alpha_k F^k$, float64",
-            f"|attention − CAM|\nmax {ulps:.1e}, at most {identity.bound.max():.1e}",
+            "Attention before\nits softmax, $F\\,q_L/\\sqrt{d_L}$",
+            "CAM $\\Sigma_k\\,\\alpha_k F^k$ with\n$\\alpha = q_L/\\sqrt{d_L}$",
+            f"|attention − CAM|, max\n{largest:.1e}; bound {identity.bound.max():.1e}",
         )
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title)

@@ -43,7 +43,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> Figure:
     heads, methods = ordered_heads(summary), ordered_methods(summary)
     streams = [head for head in heads if head != BASELINE]
     with style():
-        figure = Figure(figsize=(max(1.75 * len(methods) + 0.3, 3.4), 3.9), dpi=PIXELS_PER_INCH, layout="constrained")
+        figure = Figure(figsize=(max(1.75 * len(methods) + 0.3, 3.4), 4.1), dpi=PIXELS_PER_INCH, layout="constrained")
         axes = figure.subplots(2, len(methods), squeeze=False, sharey=True, sharex=True)
         lines = {}
         for row, (kind, verb, arrow) in enumerate((("insertion", "inserted", "↑"), ("deletion", "deleted", "↓"))):
@@ -56,7 +56,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> Figure:
                     share = np.linspace(0, 100, len(curve["mean"]))
                     (lines[head],) = ax.plot(share, curve["mean"], color=color, linestyle=dashes)
                     ax.fill_between(share, curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-                ax.set_title(f"{method_title(method)}, {kind} {arrow}" if row == 0 else f"{kind} {arrow}")
+                ax.set_title(f"{method_title(method)}\n{kind} {arrow}")
                 ax.set_xlabel(f"pixels {verb} (%)")
                 ax.xaxis.set_tick_params(labelbottom=True)
                 ax.set_xticks([0, 25, 50, 75, 100])
