@@ -1,6 +1,7 @@
 """Figures of what evaluations measured: insertion and deletion curves, accuracy against parameters."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> Figure:
             list(lines.values()),
             [head_title(head) for head in lines],
             loc="outside lower center",
-            ncols=min(len(lines), 6),
+            ncols=min(len(lines), int(figure.get_figwidth() / 1.1)),
         )
     return figure
 
@@ -95,7 +96,11 @@ def placements(
 
 
 def draw_placements(streams: Sequence[Placement], summary: Mapping[str, Any]) -> Figure:
-    """Accuracy over parameters of the stream, with 95 % intervals; GAP, which has none, as a line and its band."""
+    """Accuracy over parameters of the stream, with 95 % intervals; GAP, which has none, as a line and its band.
+
+    The stages before the last add so few parameters that points would hide each other: those closer than 2.5 % of the
+    largest number are moved apart, to the right; the legend has the exact numbers.
+    """
     with style():
         figure = Figure(figsize=(4.4, 2.9), dpi=PIXELS_PER_INCH, layout="constrained")
         ax = figure.subplots()
@@ -105,19 +110,40 @@ def draw_placements(streams: Sequence[Placement], summary: Mapping[str, Any]) ->
             low, high = (100 * end for end in gap.get("intervals", {}).get("accuracy", (gap["accuracy"],) * 2))
             ax.axhline(100 * gap["accuracy"], color=GREY, linestyle=(0, (4, 2)), label="GAP (no parameters)")
             ax.axhspan(low, high, color=GREY, alpha=0.12, linewidth=0)
-        for stream, color, marker in zip(streams, COLORS, MARKERS, strict=False):
-            x = stream.parameters / unit
+        positions = _apart([stream.parameters / unit for stream in streams], 0.025 * largest / unit)
+        for stream, x, color, marker in zip(streams, positions, COLORS, MARKERS, strict=False):
             errors = [[stream.accuracy - stream.low], [stream.high - stream.accuracy]]
             label = f"{stream.label}, {stream.parameters:,}"
-            ax.errorbar(x, stream.accuracy, errors, color=color, marker=marker, linestyle="", capsize=2, label=label)
+            ax.errorbar(
+                x,
+                stream.accuracy,
+                errors,
+                color=color,
+                marker=marker,
+                linestyle="",
+                capsize=2,
+                markersize=5,
+                label=label,
+            )
             if stream.paper is not None:
-                ax.plot(x, stream.paper, color=color, marker=marker, linestyle="", fillstyle="none")
+                ax.plot(x, stream.paper, color=color, marker=marker, markersize=5, linestyle="", fillstyle="none")
         if any(stream.paper is not None for stream in streams):
-            ax.plot([], [], color=GREY, marker="o", linestyle="", fillstyle="none", label="hollow: published")
-        ax.set_xlim(0, 1.08 * largest / unit)
+            ax.plot(
+                [], [], color=GREY, marker="o", markersize=5, linestyle="", fillstyle="none", label="hollow: published"
+            )
+        ax.set_xlim(0, 1.12 * largest / unit)
         ax.set_xlabel(f"parameters of the stream ({name})")
         ax.set_ylabel("accuracy (%)")
-        ax.set_title("Placement of the stream: accuracy against parameters")
+        ax.set_title("Accuracy by placement of the stream")
         ax.grid(axis="y", linewidth=0.4, alpha=0.5)
         figure.legend(loc="outside right center", title="stages, parameters", alignment="left")
     return figure
+
+
+def _apart(positions: Sequence[float], gap: float) -> list[float]:
+    """The positions, each moved to the right until it is `gap` from the one before."""
+    moved = list(positions)
+    order = sorted(range(len(moved)), key=moved.__getitem__)
+    for before, at in itertools.pairwise(order):
+        moved[at] = max(moved[at], moved[before] + gap)
+    return moved

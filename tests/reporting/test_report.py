@@ -371,13 +371,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_loads_alone_and_fits_its_width(workdir, browser, width):
-    page = write_report(workdir)
+def test_page_loads_alone_and_fits_its_width(workdir, browser, width, tmp_path_factory):
+    other = second_workdir(workdir, tmp_path_factory.mktemp("a-name-of-no-use") / "b", class_names=["a", "b", "c"])
+    page = write_report(workdir, [other])
     browser.problems.clear()
     browser.requests.clear()
     browser.open(page, width=width)
     assert browser.js("innerWidth") == width
+    browser.js("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.js("document.querySelector('#cards .picture').click()")
+    zoom = browser.js("document.getElementById('zoom').getBoundingClientRect().toJSON()")
+    assert 0 <= zoom["left"] < zoom["right"] <= width
+    assert 0 <= zoom["top"] < zoom["bottom"] <= 800
+    browser.press("Escape")
+    browser.js("document.querySelector('#zoomed').replaceChildren()")
     pictures = "[...document.querySelectorAll('.picture')].map((p) => p.getBoundingClientRect())"
     assert min(browser.js(f"{pictures}.map((p) => p.width)")) >= 160
     # The photograph is 48 x 32, and every map is laid over it whole.

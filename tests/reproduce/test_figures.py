@@ -107,6 +107,9 @@ def test_placements_are_drawn_in_order_with_intervals(tmp_path: Path):
     assert "(thousands)" in figure.axes[0].get_xlabel()
     bars = [bar.lines[0].get_xydata()[0].tolist() for bar in figure.axes[0].containers]
     assert bars == [pytest.approx([0.7, 75]), pytest.approx([0.3, 50])]
+    close = [stream._replace(parameters=n) for stream, n in zip(streams, (1000, 999), strict=True)]
+    right, left = (bar.lines[0].get_xdata()[0] for bar in draw_placements(close, SUMMARY).axes[0].containers)
+    assert (left, right) == pytest.approx((0.999, 1.024))  # apart, in their order
     png, pdf, text = save_figure(figure, tmp_path / "figures", "fig-placement", ["Caption."])
     assert png.read_bytes().startswith(b"\x89PNG")
     assert pdf.read_bytes().startswith(b"%PDF")
