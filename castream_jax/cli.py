@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="table1, supp-table1 … supp-table5, fig2, fig3; table1:small on data that is at hand",
+        help="table1, supp-table1 … supp-table5, fig2, fig3, fig-identity, fig-depth, fig-curves, fig-placement; "
+        "table1:small on data that is at hand",
     )
     command.add_argument("--workdir", required=True, help="folder for everything it makes")
     command.add_argument("--data", default="", metavar="DIR", help="folder of the datasets, or of the one needed")

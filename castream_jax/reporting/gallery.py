@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+import re
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, UInt8
@@ -75,11 +76,20 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All cards, the maps whose metrics they can be sorted by, and the classes they can be searched for."""
+    """All cards.
+
+    Attributes:
+        cards: one per image.
+        sortable_maps: titles of the maps whose metrics the cards can be sorted by.
+        class_names: that the cards can be searched for.
+        depth: titles of the maps that show raw attention stage by stage.
+        colors: of the scale from 0 to 1, CSS.
+    """
 
     cards: list[Card]
     sortable_maps: list[str]
     class_names: list[str]
+    depth: list[str]
     colors: list[str]
 
     @property
@@ -141,7 +151,8 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
     sortable = dict.fromkeys(title for card in cards for title in json.loads(card.values))
     found = sorted({word for card in cards for word in card.words.splitlines()})
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
-    return Gallery(cards, list(sortable), found, [f"rgb({r} {g} {b})" for r, g, b in colors.tolist()])
+    depth = [_map_title(head, method) for head, method in maps if re.fullmatch(r"attention:\d+", method)]
+    return Gallery(cards, list(sortable), found, depth, [f"rgb({r} {g} {b})" for r, g, b in colors.tolist()])
 
 
 def overlay(pixels: UInt8[np.ndarray, "H W 3"], saliency: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -202,8 +213,15 @@ def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> li
     """(head, method) of every map: raw attention first, then each method under GAP and the streams; no baselines."""
     pairs = [key.removeprefix("map/").rpartition("/")[::2] for key in archive if key.startswith("map/")]
     methods = dict.fromkeys(method for _, method in pairs if method not in BASELINE_METHODS)
-    methods = sorted(methods, key=lambda method: method.partition(":")[0] != "attention")
-    return [(head, method) for method in methods for head in heads if (head, method) in pairs]
+    by_head = [(head, method) for method in methods for head in heads if (head, method) in pairs]
+    # The order of the stages, which names and the evaluation need not have; otherwise that of the evaluation.
+    return sorted(by_head, key=lambda pair: (pair[1].partition(":")[0] != "attention", _stage(pair[1])))
+
+
+def _stage(method: str) -> int:
+    """Of `attention:2`, 2; of all others -1."""
+    found = re.fullmatch(r"attention:(\d+)(:\d+)?", method)
+    return int(found[1]) if found else -1
 
 
 def _results(folder: Path, index: np.ndarray) -> dict[tuple[int, int, str, str], dict[str, Any]]:

@@ -135,7 +135,8 @@ function caseRow([anchor, value, p, o, predicted]) {
   const first = document.createElement("th");
   first.scope = "row";
   first.append(isShown ? Object.assign(document.createElement("a"), { href: `#${anchor}`, textContent: name }) : name);
-  row.append(first, ...[className, extremes.classes[predicted], (100 * value).toFixed(2), p.toFixed(4), o.toFixed(4)].map((text) => {
+  const texts = [(100 * value).toFixed(2), className, extremes.classes[predicted], p.toFixed(3), o.toFixed(3)];
+  row.append(first, ...texts.map((text) => {
     const cell = document.createElement("td");
     cell.textContent = text;
     return cell;

@@ -50,4 +50,11 @@ TARGETS = {
     "supp-table5": (ABLATIONS,),
     "fig2": ("imagenet/resnet50",),
     "fig3": ("imagenet/resnet50",),
+    "fig-identity": ("imagenet/resnet50",),
+    "fig-depth": ("imagenet/resnet50",),
+    "fig-curves": ("imagenet/resnet50",),
+    "fig-placement": (ABLATIONS,),
 }
+
+# Figures of what was measured; the others need a model and some images, but no evaluation.
+EVALUATED_FIGURES = ("fig-curves", "fig-placement")

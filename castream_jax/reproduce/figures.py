@@ -1,12 +1,13 @@
-"""The paper's figures of saliency maps, over images of ours: which ones the paper shows cannot be told from it."""
+"""Figures that a model draws on images of ours: saliency maps, attention across depth, attention as a CAM.
+
+Which images the paper shows cannot be told from it.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int, UInt8
-import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -20,13 +21,15 @@ from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
 from castream_jax.reporting.gallery import overlay
 from castream_jax.reporting.tables import method_title
+from castream_jax.reproduce.drawing import PIXELS_PER_INCH, save_figure, style
+from castream_jax.reproduce.identity import check_identity, draw_identity
+from castream_jax.stream import CrossAttentionStream
 from castream_jax.training.step import to_unit_range
-from castream_jax.workdir import replacing, write_atomically
 
 Key = tuple[str, str]
 
 STREAM = "ca"
-_PIXELS = 224  # of a panel, in the figure
+_CLASSES = ("n04152593", "n04228054")  # screen and ski: ImageNet has no snowboard, which is what the paper calls a row
 
 
 class Panels(NamedTuple):
@@ -52,7 +55,7 @@ FIGURES = {
             (STREAM, "attention"),
             *((head, method) for method in ("gradcam", "gradcam++", "scorecam") for head in ("gap", STREAM)),
         ),
-        ("n04152593", "n04228054"),  # screen and ski: ImageNet has no snowboard, which is what the paper calls a row
+        _CLASSES,
         per_class=2,
     ),
     "fig3": Panels(
@@ -65,36 +68,56 @@ FIGURES = {
 
 
 def write_figure(target: str, model: Model, config: Config, folder: Path, label: str) -> list[Path]:
-    """Explains some test images and writes `<target>.png`, a row per image, and its caption, `<target>.md`.
+    """Explains some test images and writes `<target>.png`, `.pdf` and, with its caption, `.md`; a row per image.
 
     Args:
-        target: key of `FIGURES`.
+        target: key of `FIGURES`, `"fig-depth"` or `"fig-identity"`.
         model: backbone with the heads that the figure shows.
         config: whose test split the images come from, and under whose protocol they are explained.
         folder: of the files; made.
         label: what trained the model, for the caption.
     """
-    panels, protocol = FIGURES[target], get_protocol(config.evaluation.protocol)
+    panels, protocol = _panels(target, model), get_protocol(config.evaluation.protocol)
     source = open_source(config.data, "test")
     batch = _load(source, choose_images(source, panels.classes, panels.per_class), config)
-    # Of other data than the model's, raw attention is shown alone, which is of no class.
-    labels = np.where(batch["label"] < model.backbone.num_classes, batch["label"], 0)
-    methods = tuple(dict.fromkeys(method for _, method in panels.maps))
-    maps = attribute(model, to_unit_range(batch["pixels"]), labels, methods, protocol)
+    pixels = to_unit_range(batch["pixels"])
     classes = [source.class_names[label] for label in batch["label"]]
-    figure = compose(panels, batch["pixels"], classes, {key: np.asarray(maps[key]) for key in panels.maps})
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{target}.png", folder / f"{target}.md"]
-    with replacing(paths[0]) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
+    title = panels.title
+    if target == "fig-identity":
+        identity = check_identity(model, STREAM, pixels)
+        figure = draw_identity(identity, batch["pixels"], classes)
+        largest, bound = identity.difference.max(), identity.bound.max()
+        title += f" Largest difference: {largest:.2e}; float32 rounding can take it to {bound:.2e}"
+    else:
+        # Of other data than the model's, raw attention is shown alone, which is of no class.
+        labels = np.where(batch["label"] < model.backbone.num_classes, batch["label"], 0)
+        methods = tuple(dict.fromkeys(method for _, method in panels.maps))
+        maps = attribute(model, pixels, labels, methods, protocol)
+        figure = compose(panels, batch["pixels"], classes, {key: np.asarray(maps[key]) for key in panels.maps})
     caption = (
-        f"{panels.title}. Rows: {config.name}, test images of ours. Network: {label}; protocol {protocol.name} "
+        f"{title}. Rows: {config.name}, test images of ours. Network: {label}; protocol {protocol.name} "
         f"({protocol.hash}), trunk fingerprint {fingerprint(model.backbone)}."
     )
     images = [f"- {name}: {source.name(int(i))}" for name, i in zip(classes, batch["index"], strict=True)]
-    write_atomically(paths[1], "\n".join([f"![{target}]({target}.png)", "", caption, "", *images, ""]))
-    return paths
+    return save_figure(figure, folder, target, [caption, "", *images])
+
+
+def _panels(target: str, model: Model) -> Panels:
+    """What a figure shows; those that depend on the model's stages are made from it."""
+    if target in FIGURES:
+        return FIGURES[target]
+    if target == "fig-identity":
+        title = (
+            "Attention before its softmax and the class activation map with the query as weights (paper, eq. 5), "
+            "the former as the stream computes it in float32, the latter in float64."
+        )
+        return Panels(title, (), _CLASSES, per_class=2)
+    stream = model.heads[STREAM]
+    assert isinstance(stream, CrossAttentionStream)
+    stages = range(stream.start_stage, len(model.backbone.stage_dims))
+    maps = tuple((STREAM, f"attention:{stage}") for stage in stages)
+    title = "Raw attention of CA-Stream at each stage that it reads, each map scaled to [0, 1]"
+    return Panels(title, maps, _CLASSES, per_class=3)
 
 
 def choose_images(source: Source, classes: Sequence[str], per_class: int) -> Int[np.ndarray, " images"]:
@@ -116,8 +139,8 @@ def compose(
 ) -> Figure:
     """One row per image: the image under its class, and each map over it."""
     rows, columns = len(pixels), 1 + len(panels.maps)
-    with mpl.rc_context({"font.size": 7}):
-        figure = Figure(figsize=(1.2 * columns, 1.3 * rows + 0.2), dpi=_PIXELS / 1.2, layout="constrained")
+    with style():
+        figure = Figure(figsize=(1.2 * columns, 1.3 * rows + 0.2), dpi=PIXELS_PER_INCH, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         for row, image in enumerate(pixels):
             shown = [image, *(overlay(image, maps[key][row]) for key in panels.maps)]
@@ -125,14 +148,19 @@ def compose(
                 ax.imshow(panel)
                 ax.set_xticks([])
                 ax.set_yticks([])
+                ax.spines[:].set_visible(False)
                 if row == 0:
-                    ax.set_title("Input image" if column == 0 else _title(*panels.maps[column - 1]))
+                    ax.set_title("Input image" if column == 0 else _title(*panels.maps[column - 1], maps))
             axes[row][0].set_ylabel(class_names[row])
     return figure
 
 
-def _title(head: str, method: str) -> str:
-    return method_title(method) if method == "attention" else f"{method_title(method)}\n{head.upper()}"
+def _title(head: str, method: str, maps: Mapping[Key, Float[np.ndarray, "images h w"]]) -> str:
+    name, _, stage = method.partition(":")
+    if stage:
+        height, width = maps[head, method].shape[1:]
+        return f"S{stage}\n{height} × {width}"
+    return method_title(method) if name == "attention" else f"{method_title(method)}\n{head.upper()}"
 
 
 def _load(source: Source, indices: Int[np.ndarray, " images"], config: Config) -> Mapping[str, Any]:

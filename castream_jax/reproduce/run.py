@@ -12,17 +12,19 @@ from pathlib import Path
 from flax import nnx
 import jax
 
-from castream_jax.backbones import create_backbone
+from castream_jax.backbones import Backbone, create_backbone
 from castream_jax.config import Config
 from castream_jax.data import open_source
 from castream_jax.evaluation import evaluate
 from castream_jax.experiment import open_backbone
 from castream_jax.progress import Progress
 from castream_jax.reproduce.compare import Result, compare
-from castream_jax.reproduce.experiments import EXPERIMENTS, FIGURE_DATA
+from castream_jax.reproduce.drawing import save_figure
+from castream_jax.reproduce.experiments import EVALUATED_FIGURES, EXPERIMENTS, FIGURE_DATA
 from castream_jax.reproduce.figures import write_figure
 from castream_jax.reproduce.plan import Step, data_size, evaluation_work, image_cost, training_work
-from castream_jax.reproduce.published import TABLES
+from castream_jax.reproduce.plots import draw_curves, draw_placements, placements
+from castream_jax.reproduce.published import TABLES, published_rows
 from castream_jax.reproduce.render import write_table
 from castream_jax.reproduce.runs import Options, Run, Training, open_experiment, open_runs
 from castream_jax.training import train
@@ -70,6 +72,8 @@ def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
             if target in TABLES:
                 results = _results([run for run in runs if run.is_for(target)], options)
                 paths[target] = write_table(compare(target, results), folder / "tables")
+            elif target in EVALUATED_FIGURES:
+                paths[target] = _write_plot(target, run, folder / "figures", comparable=not options.form)
             else:
                 model = restore_model(run.main.config, run.main.workdir)
                 config = shown.get(target, run.main.config)
@@ -99,8 +103,8 @@ def _trainings(run: Run) -> list[Training]:
 
 
 def _is_evaluated(run: Run, targets: Sequence[str]) -> bool:
-    """Figures need no evaluation."""
-    return any(target in TABLES and run.is_for(target) for target in targets)
+    """Figures of a model need no evaluation."""
+    return any((target in TABLES or target in EVALUATED_FIGURES) and run.is_for(target) for target in targets)
 
 
 def _state(training: Training, run: Run) -> str:
@@ -126,7 +130,41 @@ def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], Res
     }
 
 
+def _write_plot(target: str, run: Run, folder: Path, *, comparable: bool) -> list[Path]:
+    summary = json.loads(run.summary.read_text())
+    if target == "fig-curves":
+        figure = draw_curves(run.summary.with_name("curves.parquet"), summary)
+        title = (
+            "Mean probability of the class while pixels are restored to a blurred image (insertion) or removed "
+            "(deletion), most salient first. Bands: 95 % intervals of the mean, by bootstrap over images."
+        )
+    else:
+        # The class-specific stream and PROJ -> CA begin at S0, too, and are other ablations.
+        start_stages = {
+            name: fields.start_stage
+            for name, fields in run.main.config.streams.items()
+            if fields.block == "ca" and not fields.class_specific
+        }
+        rows = published_rows("supp-table4") if comparable else ()
+        published = {row.head: float(row.percents["accuracy"]) for row in rows if "accuracy" in row.percents}
+        last_stage = len(_abstract_backbone(run.main.config).stage_dims) - 1
+        figure = draw_placements(placements(summary, start_stages, last_stage, published), summary)
+        title = (
+            "Accuracy of streams from each stage to the last. Bars and band: 95 % intervals, by bootstrap over images."
+        )
+    protocol = summary["protocol"]
+    caption = (
+        f"{title} {summary['name']} ({run.label}), {summary['images']:,} images explained, accuracy over "
+        f"{summary['accuracy_images']:,}; protocol {protocol['name']} ({protocol['hash']}), trunk fingerprint "
+        f"{summary['trunk_fingerprint']}, run {summary['run']}."
+    )
+    return save_figure(figure, folder, target, [caption])
+
+
 def _count_backbone(config: Config) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(_abstract_backbone(config), nnx.Param)))
+
+
+def _abstract_backbone(config: Config) -> Backbone:
     name, num_classes, taps = config.backbone.name, config.backbone.num_classes, config.backbone.taps
-    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(backbone, nnx.Param)))
+    return nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))

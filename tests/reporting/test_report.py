@@ -371,13 +371,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_loads_alone_and_fits_its_width(workdir, browser, width):
-    page = write_report(workdir)
+def test_page_loads_alone_and_fits_its_width(workdir, browser, width, tmp_path_factory):
+    other = second_workdir(workdir, tmp_path_factory.mktemp("a-name-of-no-use") / "b", class_names=["a", "b", "c"])
+    page = write_report(workdir, [other])
     browser.problems.clear()
     browser.requests.clear()
     browser.open(page, width=width)
     assert browser.js("innerWidth") == width
+    browser.js("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.js("document.querySelector('#cards .picture').click()")
+    zoom = browser.js("document.getElementById('zoom').getBoundingClientRect().toJSON()")
+    assert 0 <= zoom["left"] < zoom["right"] <= width
+    assert 0 <= zoom["top"] < zoom["bottom"] <= 800
+    browser.press("Escape")
+    browser.js("document.querySelector('#zoomed').replaceChildren()")
     pictures = "[...document.querySelectorAll('.picture')].map((p) => p.getBoundingClientRect())"
     assert min(browser.js(f"{pictures}.map((p) => p.width)")) >= 160
     # The photograph is 48 x 32, and every map is laid over it whole.
@@ -509,10 +517,10 @@ def test_cases_are_the_best_and_the_worst_of_all_rows(workdir, browser):
                 f"[...document.getElementById('{end}-rows').rows]"
                 ".map((row) => [...row.cells].map((cell) => cell.textContent))"
             )
-            assert [(row[0], row[3]) for row in cells] == [
+            assert [(row[0], row[1]) for row in cells] == [
                 (row["name"], f"{100 * round(row[metric], 4):.2f}") for row in expected
             ]
-            assert [row[1] for row in cells] == [CLASS_NAMES[row["label"]] for row in expected]
+            assert [row[2] for row in cells] == [CLASS_NAMES[row["label"]] for row in expected]
     # Images in the gallery (indices 0 to 5) are links to their cards, also to one that is filtered away.
     links = browser.js("[...document.querySelectorAll('#best-rows a, #worst-rows a')].map((a) => a.hash)")
     assert links
@@ -552,6 +560,23 @@ def test_baselines_are_set_apart_below(workdir):
     assert ["baseline" in (name or "") for name in bodies] == [False] * 4 + [True] * 2
     assert "<td>projections</td>" in html
     assert "−0.250" in html
+
+
+def test_attention_across_depth_has_a_column_per_stage(workdir, browser):
+    assert "Attention across depth" not in write_report(workdir).read_text()
+    with np.load(workdir / "evaluation" / "gallery.npz") as there:
+        arrays = dict(there)
+    for stage in (10, 0, 2):
+        arrays[f"map/ca/attention:{stage}"] = np.random.default_rng(stage).random((6, 4, 6), np.float32)
+    np.savez(workdir / "evaluation" / "gallery.npz", **arrays)
+    browser.open(write_report(workdir), width=390)
+    rows = (
+        "[...document.querySelector('.depth').rows].map((row) => [...row.cells].map((cell) => cell.innerText.trim()))"
+    )
+    header, *images = browser.js(rows)
+    assert header == ["Image", "S0, ca", "S2, ca", "S10, ca"]
+    assert [len(row) for row in images] == [4] * 6
+    assert browser.js("document.documentElement.scrollWidth") <= 390
 
 
 def test_two_hundred_images_under_seven_maps_stay_below_ten_megabytes(workdir):

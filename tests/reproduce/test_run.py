@@ -96,6 +96,18 @@ def test_ablations_are_one_run_and_are_not_run_again(tmp_path: Path, capsys):
         caption = (tmp_path / "figures" / f"{figure}.md").read_text()
         assert "ablations/all:small; protocol castream (" in caption
         assert rows["supp-table4"][0]["trunk_fingerprint"] in caption
+    # The others show the same model and evaluation, of which no part is computed again.
+    more = ["fig-depth", "fig-identity", "fig-curves", "fig-placement"]
+    evaluated = stamps(tmp_path / "ablations-all-small" / "evaluation")
+    assert command(tmp_path, *(f"{figure}:small" for figure in more)) == 0
+    assert [stamps(folder) for folder in training] == before
+    assert evaluated.items() - stamps(tmp_path / "ablations-all-small" / "evaluation").items() <= {
+        item for item in evaluated.items() if Path(item[0]).suffix != ".parquet" or "part" not in item[0]
+    }
+    for figure in more:
+        for suffix in ("png", "pdf", "md"):
+            assert (tmp_path / "figures" / f"{figure}.{suffix}").stat().st_size > 100
+        assert "ablations/all:small" in (tmp_path / "figures" / f"{figure}.md").read_text()
     assert columns["fig2"] * 4 / (columns["fig3"] * 8) == pytest.approx(8 / 2, rel=0.1)
 
 
