@@ -1,0 +1,1 @@
+"""Commands of `castream` that have a module of their own: `add` makes the parser, `run` does it."""
