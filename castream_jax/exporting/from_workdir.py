@@ -46,7 +46,7 @@ def open_workdir(
         trunk=config.backbone.weights if trunk == "reference" else trunk,
         class_names=names,
         image_transform=ImageTransform(config.data.image_size, config.data.resize),
-        config=json.loads(config.to_json()),
+        config=_without_paths(config),
         evaluation=None if summary is None else {k: v for k, v in summary.items() if k != "class_names"},
     )
 
@@ -63,6 +63,14 @@ def _summary(evaluation: Path, model: Model) -> Mapping[str, Any] | None:
         say("the evaluation in this workdir is one of other parameters: the card has no metrics (castream evaluate)")
         return None
     return summary
+
+
+def _without_paths(config: Config) -> dict[str, Any]:
+    """The config as plain values; where things lie on this machine is no concern of those who get the export."""
+    values = json.loads(config.to_json())
+    for section, field in (("data", "path"), ("backbone", "weights")):
+        values[section][field] = Path(values[section][field]).name
+    return values
 
 
 def _class_names(config: Config) -> tuple[str, ...] | None:

@@ -38,7 +38,7 @@ def local_folder(address: str | os.PathLike[str], *, endpoint: str | None = None
             hub.snapshot_download(
                 repo_id,
                 revision=revision or None,
-                endpoint=endpoint,
+                endpoint=endpoint or _endpoint(),
                 library_name="castream_jax",
                 library_version=__version__,
             )
@@ -73,7 +73,9 @@ def push_to_hub(
     folder = Path(directory).resolve()
     read_description(folder)
     hub = _huggingface_hub()
-    api = hub.HfApi(endpoint=endpoint, token=token, library_name="castream_jax", library_version=__version__)
+    api = hub.HfApi(
+        endpoint=endpoint or _endpoint(), token=token, library_name="castream_jax", library_version=__version__
+    )
     with _in_one_sentence(hub, repo_id, revision or ""):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
@@ -86,9 +88,14 @@ def push_to_hub(
     return str(commit.commit_url)
 
 
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None  # which huggingface_hub reads when it is imported, and never again
+
+
 def _huggingface_hub() -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError as error:
         raise ImportError(
             "Hugging Face's hub needs the package huggingface_hub: pip install 'castream_jax[hub]'."
