@@ -74,9 +74,9 @@ def test_completion_knows_the_commands(tmp_path: Path, capsys):
     script = capsys.readouterr().out
     # What bash does when TAB is pressed after "castream exp", and after "castream export --to s".
     ask = (
-        '{}\nfunction words {{ COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=(); '
-        '_shtab_castream; echo "${{COMPREPLY[@]}}"; }}\nwords castream exp\nwords castream export --to s\n'
-    ).format(script)
+        f'{script}\nfunction words {{ COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=(); '
+        '_shtab_castream; echo "${COMPREPLY[@]}"; }\nwords castream exp\nwords castream export --to s\n'
+    )
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == "export\nsafetensors stablehlo\n"
 
