@@ -47,8 +47,14 @@ def save_pretrained(
         FileExistsError: if `directory` exists and holds anything but an earlier export.
         ValueError: if there is not one name per class, or the trunk is not that of the weights.
     """
-    facts = {"class_names": class_names, "image_transform": image_transform}
-    description = describe(model, trunk=trunk, **facts, config=config, evaluation=evaluation)  # pyright: ignore[reportArgumentType]
+    description = describe(
+        model,
+        trunk=trunk,
+        class_names=class_names,
+        image_transform=image_transform,
+        config=config,
+        evaluation=evaluation,
+    )
     write_pretrained(model, description, directory)
 
 

@@ -62,10 +62,16 @@ def run(arguments: argparse.Namespace) -> None:
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.exporting.formats import FORMATS
+    from castream_jax.progress import Progress
 
+    out = Path(arguments.out)
+    replaces = out.is_dir() and any(out.iterdir())
     try:
         model, description = _open(arguments)
-        print(FORMATS[arguments.to](model, description, Path(arguments.out)))
+        path = FORMATS[arguments.to](model, description, out)
+        if replaces:
+            Progress("export", total=0, unit="files").say(f"{path} held an earlier export, which this one replaced")
+        print(path)
     except ImportError as error:  # of an optional package
         raise ValueError(str(error)) from error
 

@@ -59,7 +59,7 @@ def _summary(evaluation: Path, model: Model) -> Mapping[str, Any] | None:
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
     run = json.loads((evaluation / "run.json").read_text(encoding="utf-8"))
     ours = {"trunk": fingerprint(model.backbone), "heads": digests_of_heads(model), "dtype": model.backbone.dtype}
-    if run["hash"] != summary["run"] or any(run["identity"][field] != ours[field] for field in ours):
+    if run["hash"] != summary["run"] or any(run["identity"].get(field) != ours[field] for field in ours):
         say("the evaluation in this workdir is one of other parameters: the card has no metrics (castream evaluate)")
         return None
     return summary

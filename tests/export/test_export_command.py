@@ -190,7 +190,7 @@ def test_the_program_runs_without_this_package(program: Path, tmp_path: Path):
                     np.testing.assert_allclose(given.sum((2, 3)), 1, rtol=1e-5)
 
 
-def test_official_files_go_back_into_a_stream(exported: Path, tmp_path: Path):
+def test_official_files_go_back_into_a_stream(exported: Path, tmp_path: Path, capsys):
     out = tmp_path / "official"
     assert main(["export", str(exported), "--to", "official", "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["ca.safetensors", "late.safetensors"]
@@ -200,7 +200,9 @@ def test_official_files_go_back_into_a_stream(exported: Path, tmp_path: Path):
     stream = castream.CrossAttentionStream(model.backbone.stage_dims, rngs=nnx.Rngs(5))
     castream.load_torch_stream(stream, arrays)
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(stream)), nnx.to_pure_dict(nnx.state(model.heads.ca)))
+    capsys.readouterr()
     assert main(["export", str(exported), "--to", "official", "--out", str(out)]) == 0  # replaces its own
+    assert "held an earlier export, which this one replaced" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nobody_elses_files_are_replaced(exported: Path, tmp_path: Path, monkeypatch, capsys):

@@ -31,6 +31,13 @@ def export(small_model: castream.Model, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+def closed_port() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
 def test_a_model_goes_up_and_comes_back(small_model, export: Path, hub, endpoint: str, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     url = castream.push_to_hub(export, "user/model", endpoint=endpoint)
@@ -51,6 +58,9 @@ def test_a_model_goes_up_and_comes_back(small_model, export: Path, hub, endpoint
     out = tmp_path / "official"
     assert main(["export", "hf://user/model@main", "--to", "official", "--out", str(out)]) == 0
     assert (out / "ca.safetensors").is_file()
+    # Without a network, what was downloaded once.
+    monkeypatch.setenv("HF_ENDPOINT", closed_port())
+    chex.assert_trees_all_equal(castream.load_pretrained("hf://user/model")(PIXELS), small_model(PIXELS))
 
 
 @pytest.mark.parametrize(
@@ -72,9 +82,7 @@ def test_what_is_not_there_is_named(hub, endpoint, monkeypatch, address: str, er
 
 
 def test_a_hub_that_is_down_is_told(export: Path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    endpoint = closed_port()
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     for call in (
         lambda: castream.load_pretrained("hf://user/model"),
