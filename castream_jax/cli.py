@@ -7,11 +7,23 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from castream_jax.commands import explain
+from castream_jax.commands import completion, explain, export
 from castream_jax.config import Config, open_config, override
 from castream_jax.version import __version__
 
 # Commands import what they need when they run: `castream --help` must not wait for Orbax, grain and matplotlib.
+
+_EPILOG = """exit status:
+  0    done
+  2    a mistake in arguments, config, data or weights, told in one sentence; CASTREAM_TRACEBACK=1 shows where from
+  3    training diverged
+  130  interrupted: the same command continues
+
+Results go to stdout, progress and errors to stderr. NO_COLOR=1 takes the colours off. Completion of commands and
+options in this shell (bash, zsh, tcsh), with the extra castream_jax[completion]:
+
+  eval "$(castream --print-completion bash)"
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="castream",
         description="CA-Stream: attention-based pooling for interpretable image recognition.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    completion.add_option(parser)
     parser.add_argument("--version", action="version", version=f"castream_jax {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, run, text in (
@@ -112,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
     )
+    export.add(commands)
     data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
     actions = data.add_subparsers(required=True, metavar="ACTION")
     text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."
@@ -257,17 +273,11 @@ def _start(*processes: Any) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-<<<<<<< HEAD
+    from castream_jax.compilation_cache import use_compilation_cache
     from castream_jax.processes import initialise_processes
 
     initialise_processes(*processes)
-=======
-    from castream_jax.compilation_cache import use_compilation_cache
-    from castream_jax.parallel import initialise_processes
-
-    initialise_processes()
     use_compilation_cache()
->>>>>>> explain
 
 
 def _print_results(summary: dict[str, Any], workdir: str) -> None:

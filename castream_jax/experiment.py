@@ -1,9 +1,14 @@
 """The model that a config describes."""
 
+import json
+from pathlib import Path
+
 from flax import nnx
 
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
 from castream_jax.config import Config
+from castream_jax.data.from_config import open_source
+from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
@@ -71,3 +76,16 @@ def open_model(config: Config) -> Model:
     streams = open_streams(config, backbone) if config.train.target == "streams" else {}
     images = ImageSpec(config.data.image_size, config.data.resize)
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
+
+
+def class_names_of(config: Config, workdir: Path) -> tuple[str, ...]:
+    """Names of the classes, from the evaluation in a workdir, else from the data, which need not be there any more."""
+    summary = workdir / "evaluation" / "summary.json"
+    if summary.is_file():
+        return tuple(json.loads(summary.read_text(encoding="utf-8"))["class_names"])
+    if config.data.source == "imagenet":
+        return tuple(imagenet_classes().values())
+    try:
+        return tuple(open_source(config.data, "test").class_names)
+    except (OSError, ValueError):
+        return ()

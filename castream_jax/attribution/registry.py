@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
+from castream_jax.plugins import load_plugins
+
 # Of a batch and the numbers that follow the method's name (`"attention:2"`), the scores `[B, h, w]` of every head that
 # the method explains.
 Function = Callable[..., dict[str, Float[Array, "b h w"]]]
@@ -75,6 +77,8 @@ def parse_method(text: str) -> Call:
         ValueError: if there is no such method, or it does not take these numbers.
     """
     name, *numbers = text.removeprefix(INVERTED).split(":")
+    if name not in METHODS:
+        load_plugins("castream_jax.methods")
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

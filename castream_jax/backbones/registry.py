@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 from flax import nnx
 
 from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.plugins import load_plugins
 
 
 class Architecture(NamedTuple):
@@ -34,9 +35,14 @@ def register_backbone(name: str, *, num_classes: int, input_size: int = 224) -> 
     Args:
         name: the new name.
         num_classes, input_size: see `Architecture`.
+
+    Raises:
+        ValueError: if the name is taken.
     """
 
     def register(build: _Build) -> _Build:
+        if name in _ARCHITECTURES:
+            raise ValueError(f"There is already a backbone {name!r}: choose another name.")
         _ARCHITECTURES[name] = Architecture(build, num_classes, input_size)
         return build
 
@@ -44,7 +50,8 @@ def register_backbone(name: str, *, num_classes: int, input_size: int = 224) -> 
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The names `create_backbone` knows."""
+    """The names `create_backbone` knows, those of plugins included."""
+    load_plugins("castream_jax.backbones")
     return tuple(_ARCHITECTURES)
 
 
@@ -54,6 +61,8 @@ def get_architecture(name: str) -> Architecture:
     Raises:
         ValueError: for an unknown name; the message suggests the nearest ones.
     """
+    if name not in _ARCHITECTURES:
+        load_plugins("castream_jax.backbones")
     if name not in _ARCHITECTURES:
         near = difflib.get_close_matches(name, _ARCHITECTURES, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_ARCHITECTURES)}."

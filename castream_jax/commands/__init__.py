@@ -1,1 +1,1 @@
-"""Commands of `castream`, each with a function `add(commands)` for its parser."""
+"""Commands of `castream` that have a module of their own: `add(commands)` makes the parser, `run` does it."""

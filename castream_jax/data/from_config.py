@@ -1,7 +1,5 @@
 """Opens what an experiment's `config.data` describes."""
 
-from collections.abc import Callable
-import difflib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -15,22 +13,21 @@ from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
+from castream_jax.data.sources import SOURCES, check_source, register_source
 from castream_jax.data.tfds_source import TfdsSource
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.data.voc import Voc
 
 DataConfig = Any  # an ml_collections.ConfigDict, whose fields have no static type
 
-# Sources that a path and the name of a split describe.
-_AT_PATH: dict[str, Callable[[str, str], Source]] = {
-    "image_folder": ImageFolder,
-    "imagenet": ImageNet,
-    "cub": Cub,
-    "indoor67": Indoor67,
-    "cifar10": lambda path, split: (Cifar10 if binary_folder(path) else ImageFolder)(path, split),
-    "tfds": TfdsSource,
-}
-SOURCES = (*_AT_PATH, "voc", "digits")
+register_source("image_folder")(ImageFolder)
+register_source("imagenet")(ImageNet)
+register_source("cub")(Cub)
+register_source("indoor67")(Indoor67)
+register_source("cifar10")(lambda path, split: (Cifar10 if binary_folder(path) else ImageFolder)(path, split))
+register_source("tfds")(TfdsSource)
+_OURS = (*SOURCES, "voc")  # read a path; a plugin's source need not
+
 RESIZES = ("squash", "center_crop", "none")
 
 
@@ -38,9 +35,9 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     """The training or the test data of an experiment.
 
     Args:
-        data_config: `source` is one of `SOURCES`. "digits" reads `canvases_per_digit` (of the training split: a test
-            digit is always shown once), `image_size` and `seed`; all others read `path`, `train_split` and
-            `test_split`, and "voc" reads `difficult` too.
+        data_config: `source` is one of `SOURCES`, "voc" or "digits". The last reads `canvases_per_digit` (of the
+            training split: a test digit is always shown once), `image_size` and `seed`; all others read `path`,
+            `train_split` and `test_split`, and "voc" reads `difficult` too.
         split: "train" or "test".
         rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
 
@@ -51,14 +48,14 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
     source = data_config.source
-    _check_source(source)
+    check_source(source)
     if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
     path, named = data_config.path, data_config[f"{split}_split"]
     if source == "voc":
         return Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
-    return _AT_PATH[source](path, named)
+    return SOURCES[source].open(path, named)
 
 
 def splits_of(source: str, path: str) -> tuple[str, ...]:
@@ -67,8 +64,8 @@ def splits_of(source: str, path: str) -> tuple[str, ...]:
     Raises:
         ValueError: the source is unknown, or lacks its path.
     """
-    _check_source(source)
-    if source != "digits" and not path:
+    check_source(source)
+    if source in _OURS and not path:
         raise ValueError(f"source '{source}' needs a path, the folder of the dataset")
     if source == "tfds":
         info = Path(path) / "dataset_info.json"
@@ -79,6 +76,8 @@ def splits_of(source: str, path: str) -> tuple[str, ...]:
         return tuple(name for name in ("train", "val", "test") if Path(path, name).is_dir()) or ("",)
     if source == "imagenet":
         return tuple(name for name in ("train", "val") if imagenet_folder(Path(path), name)) or ("val",)
+    if source in SOURCES:
+        return SOURCES[source].splits
     return ("train", "val") if source == "voc" else ("train", "test")
 
 
@@ -118,10 +117,3 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
 def reading_options(data_config: DataConfig) -> dict[str, Any]:
     """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
     return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
-
-
-def _check_source(source: str) -> None:
-    if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f"did you mean '{near[0]}'? There are" if near else "choose one of"
-        raise ValueError(f"unknown data source '{source}'; {hint} {', '.join(SOURCES)}")

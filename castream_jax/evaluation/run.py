@@ -50,13 +50,18 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
         "protocol": protocol.hash,
         "trunk": fingerprint(model.backbone),
         "dtype": model.backbone.dtype,
-        "heads": {name: _digest_of_arrays(nnx.to_pure_dict(nnx.state(head))) for name, head in model.heads.items()},
+        "heads": digests_of_heads(model),
         "methods": list(methods),
         "data": {field: config.data[field] for field in _DATA_FIELDS}
         | {"images": len(source), "names": _digest([*source.class_names, *names])},
         "max_images": config.evaluation.max_images,
         "curves": config.evaluation.curves,
     }
+
+
+def digests_of_heads(model: Model) -> dict[str, str]:
+    """SHA-256 over the names and bytes of every head's parameters."""
+    return {name: _digest_of_arrays(nnx.to_pure_dict(nnx.state(head))) for name, head in model.heads.items()}
 
 
 def claim_results(folder: Path, identity: Identity, part_size: int, say: Callable[[str], None]) -> None:

@@ -1,15 +1,13 @@
 """The model that somebody names: an export, a workdir, or an architecture with its weights."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from castream_jax.backbones import load_backbone
 from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
 from castream_jax.backbones.registry import get_architecture
-from castream_jax.config import Config, open_config
-from castream_jax.data.from_config import open_source
-from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.config import open_config
+from castream_jax.experiment import class_names_of
 from castream_jax.model import ImageSpec, Model
 from castream_jax.pretrained import load_pretrained
 from castream_jax.stream import GlobalAveragePooling
@@ -50,7 +48,7 @@ def _of_workdir(workdir: Path) -> tuple[Model, str]:
     from castream_jax.training.restore import restore_model  # with all of training: a second that an export saves
 
     config = open_config(workdir / "config.json")
-    images = ImageSpec(config.data.image_size, config.data.resize, _class_names(config, workdir))
+    images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
     trained = workdir / "export" / "backbone.safetensors"
     if config.train.target == "backbone" and trained.is_file():
         backbone = load_backbone(
@@ -65,19 +63,6 @@ def _of_workdir(workdir: Path) -> tuple[Model, str]:
         model = restore_model(config, workdir)
     model.images = dataclasses.replace(images, class_names=_fitting(images.class_names, model))
     return model, config.evaluation.protocol
-
-
-def _class_names(config: Config, workdir: Path) -> tuple[str, ...]:
-    """From the evaluation, else from the data set, which need not be there any more."""
-    summary = workdir / "evaluation" / "summary.json"
-    if summary.is_file():
-        return tuple(json.loads(summary.read_text(encoding="utf-8"))["class_names"])
-    if config.data.source == "imagenet":
-        return tuple(imagenet_classes().values())
-    try:
-        return tuple(open_source(config.data, "test").class_names)
-    except (OSError, ValueError):
-        return ()
 
 
 def _fitting(names: tuple[str, ...], model: Model) -> tuple[str, ...]:

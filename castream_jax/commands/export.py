@@ -1,0 +1,98 @@
+"""`castream export`: a trained workdir, or an earlier export, in a format for others."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_FORMATS = ("pretrained", "safetensors", "stablehlo", "official")
+
+_EPILOG = """formats:
+  pretrained   model.json, the streams as an Orbax checkpoint, the trunk as safetensors: castream.load_pretrained
+  safetensors  the same without Orbax: model.json, and all arrays in model.safetensors
+  stablehlo    and with a program that gives logits and attention without this package, on CPU, GPU and TPU
+  official     each stream under the official implementation's names, STREAM.safetensors, for PyTorch
+
+All but the last have a README.md, the model's card, with the metrics of the workdir's evaluation and how to load it.
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    text = "Write a trained model for others: for this package, as safetensors, as StableHLO, or for PyTorch."
+    command = commands.add_parser(
+        "export",
+        help=text,
+        description=text,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_export)
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", metavar="W", help="folder of a trained experiment")
+    source.add_argument("directory", nargs="?", metavar="DIR", help="an earlier export, or hf://user/repository")
+    command.add_argument("--to", required=True, choices=_FORMATS, help="see below")
+    command.add_argument("--out", required=True, metavar="DIR", help="new folder, or an earlier export to replace")
+    command.add_argument("--checkpoint", choices=("last", "best"), help="of the workdir; by default the last")
+    command.add_argument(
+        "--trunk",
+        choices=("include", "reference"),
+        help="pretrained only: include the trunk, or refer to published weights by their name; by default include, or "
+        "what DIR did",
+    )
+
+
+def _export(arguments: argparse.Namespace, overrides: list[str]) -> None:  # as the command line calls it
+    run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the export and prints its path.
+
+    Raises:
+        ValueError: if options do not go together, or the model cannot be exported so.
+        FileNotFoundError: if there is no model.
+        FileExistsError: if the folder holds something else.
+    """
+    if arguments.directory and arguments.checkpoint:
+        raise ValueError("--checkpoint is one of a --workdir: an earlier export holds one model.")
+    if arguments.trunk == "reference" and arguments.to != "pretrained":
+        raise ValueError(f"--trunk reference goes with --to pretrained: {arguments.to} holds all it needs.")
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+    from castream_jax.exporting.formats import FORMATS
+    from castream_jax.progress import Progress
+
+    out = Path(arguments.out)
+    replaces = out.is_dir() and any(out.iterdir())
+    try:
+        model, description = _open(arguments)
+        path = FORMATS[arguments.to](model, description, out)
+        if replaces:
+            Progress("export", total=0, unit="files").say(f"{path} held an earlier export, which this one replaced")
+        print(path)
+    except ImportError as error:  # of an optional package
+        raise ValueError(str(error)) from error
+
+
+def _open(arguments: argparse.Namespace) -> Any:
+    import dataclasses
+
+    from castream_jax.exporting.description import INCLUDED, refer_to_trunk
+    from castream_jax.exporting.from_workdir import open_workdir
+    from castream_jax.exporting.hub import local_folder
+    from castream_jax.pretrained import describe_pretrained, load_pretrained
+    from castream_jax.version import __version__
+
+    if arguments.workdir:
+        trunk = "reference" if arguments.trunk == "reference" else INCLUDED
+        return open_workdir(arguments.workdir, checkpoint=arguments.checkpoint or "last", trunk=trunk)
+    folder = local_folder(arguments.directory)
+    description = dataclasses.replace(describe_pretrained(folder), version=__version__)
+    if arguments.to != "pretrained" or arguments.trunk == "include":
+        description = dataclasses.replace(description, trunk=INCLUDED)
+    elif arguments.trunk == "reference" and description.trunk == INCLUDED:
+        weights = (description.config or {}).get("backbone", {}).get("weights", "")
+        description = refer_to_trunk(description, weights)
+    return load_pretrained(folder), description

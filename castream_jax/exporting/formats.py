@@ -1,0 +1,91 @@
+"""The formats of an export; each fills a folder."""
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+
+from flax import nnx
+import orbax.checkpoint as ocp
+
+from castream_jax.backbones import get_architecture, save_torch_weights
+from castream_jax.backbones.safetensors_file import write_safetensors
+from castream_jax.backbones.weights import TRUNK_FILE
+from castream_jax.exporting.arrays import ARRAYS_FILE, write_arrays
+from castream_jax.exporting.card import CARD_FILE, render_card
+from castream_jax.exporting.description import DESCRIPTION_FILE, INCLUDED, Description
+from castream_jax.exporting.folder import writing_folder
+from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
+from castream_jax.model import Model
+from castream_jax.stream import CrossAttentionStream, torch_stream_state_dict
+
+STREAMS_FOLDER = "streams"
+
+# What any export of a whole model may hold, and therefore what a new one may take the place of.
+_FILES = {DESCRIPTION_FILE, CARD_FILE, TRUNK_FILE, STREAMS_FOLDER, ARRAYS_FILE, PROGRAM_FILE}
+
+
+def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+    """Description, card, the streams as an Orbax checkpoint and, unless it is referred to, the trunk as safetensors."""
+    directory = Path(directory).resolve()
+    with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
+        _write_texts(description, "pretrained", folder)
+        if description.trunk == INCLUDED:
+            save_torch_weights(model.backbone, folder / TRUNK_FILE)
+        if streams := nnx.to_pure_dict(nnx.state(model.heads, nnx.Param)):
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(folder / STREAMS_FOLDER, streams)
+    return directory
+
+
+def write_one_file(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+    """Description, card, and all arrays in one safetensors file."""
+    directory = Path(directory).resolve()
+    with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
+        _write_texts(description, "safetensors", folder)
+        write_arrays(model, folder)
+    return directory
+
+
+def write_stablehlo(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+    """As `write_one_file`, and the program that takes those arrays: see `export_program`.
+
+    Its images have the size that the description gives, or of the backbone's published weights.
+    """
+    directory = Path(directory).resolve()
+    images = description.images
+    size = images.size if images else get_architecture(description.backbone).input_size
+    with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
+        _write_texts(description, "stablehlo", folder, size)
+        write_arrays(model, folder)
+        (folder / PROGRAM_FILE).write_bytes(export_program(model, size).serialize())
+    return directory
+
+
+def write_official(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+    """`<stream>.safetensors` of each stream under the official implementation's names and layouts, and nothing else.
+
+    Raises:
+        ValueError: if the model has no stream.
+    """
+    directory = Path(directory).resolve()
+    style = "convnext" if description.backbone.startswith("convnext") else "resnet"
+    streams = {name: head for name, head in model.heads.items() if isinstance(head, CrossAttentionStream)}
+    if not streams:
+        raise ValueError("This model has no stream, and official files hold nothing else.")
+    with writing_folder(directory, may_replace={f"{name}.safetensors" for name in streams}) as folder:
+        for name, stream in streams.items():
+            write_safetensors(torch_stream_state_dict(stream, style), folder / f"{name}.safetensors")
+    return directory
+
+
+FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Path]] = {
+    "pretrained": write_pretrained,
+    "safetensors": write_one_file,
+    "stablehlo": write_stablehlo,
+    "official": write_official,
+}
+
+
+def _write_texts(description: Description, format_: str, folder: Path, program_size: int | None = None) -> None:
+    (folder / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
+    (folder / CARD_FILE).write_text(render_card(description, format_, program_size), encoding="utf-8")

@@ -1,0 +1,74 @@
+"""What there is to export of a trained workdir: its model, and what is known of it."""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from castream_jax.backbones import fingerprint
+from castream_jax.config import Config, open_config
+from castream_jax.evaluation.run import digests_of_heads
+from castream_jax.experiment import class_names_of
+from castream_jax.exporting.description import INCLUDED, Description, describe
+from castream_jax.model import ImageSpec, Model
+from castream_jax.progress import Progress
+from castream_jax.training.restore import restore_model
+
+
+def open_workdir(
+    workdir: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] = "last", trunk: str = INCLUDED
+) -> tuple[Model, Description]:
+    """The trained model of a workdir, and its description.
+
+    Class names are those of the evaluation or, where there was none, of the data. The evaluation goes along only if it
+    is one of these very heads and this trunk.
+
+    Args:
+        workdir: of `castream train`.
+        checkpoint: see `config.evaluation.checkpoint`.
+        trunk: `"included"`, or `"reference"`: by the name of the weights in the config.
+
+    Raises:
+        FileNotFoundError: if it holds no trained model.
+        ValueError: as `restore_model` and `describe`.
+    """
+    workdir = Path(workdir).resolve()
+    if not (workdir / "config.json").is_file():
+        raise FileNotFoundError(f"{workdir} holds no experiment: run `castream train --workdir {workdir}` first.")
+    config = open_config(workdir / "config.json")
+    config.evaluation.checkpoint = checkpoint
+    model = restore_model(config, workdir)
+    say = Progress("export", total=0, unit="files").say
+    summary = _summary(workdir / "evaluation", model, say)
+    images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
+    if not images.class_names:
+        say("class names are left out: there is no evaluation, and the data cannot be read")
+    model.images = images
+    return model, describe(
+        model,
+        trunk=config.backbone.weights if trunk == "reference" else trunk,
+        config=_without_paths(config),
+        evaluation=None if summary is None else {k: v for k, v in summary.items() if k != "class_names"},
+    )
+
+
+def _summary(evaluation: Path, model: Model, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+    if not (evaluation / "summary.json").is_file() or not (evaluation / "run.json").is_file():
+        say("this workdir was not evaluated: the card has no metrics (castream evaluate)")
+        return None
+    summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    run = json.loads((evaluation / "run.json").read_text(encoding="utf-8"))
+    ours = {"trunk": fingerprint(model.backbone), "heads": digests_of_heads(model), "dtype": model.backbone.dtype}
+    if run["hash"] != summary["run"] or any(run["identity"].get(field) != ours[field] for field in ours):
+        say("the evaluation in this workdir is one of other parameters: the card has no metrics (castream evaluate)")
+        return None
+    return summary
+
+
+def _without_paths(config: Config) -> dict[str, Any]:
+    """The config as plain values; where things lie on this machine is no concern of those who get the export."""
+    values = json.loads(config.to_json())
+    for section, field in (("data", "path"), ("backbone", "weights")):
+        values[section][field] = Path(values[section][field]).name
+    return values
