@@ -276,7 +276,7 @@ def test_html_is_self_contained(explanation):
     assert len(page.references) == 1 + len(explanation.maps) + 4 + 10
     for reference in page.references:
         head, _, data = reference.partition(",")
-        assert head == "data:image/jpeg;base64"
+        assert head == "data:image/webp;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert max(image.size) == 256
     assert "http" not in html.replace("&quot;", "")
