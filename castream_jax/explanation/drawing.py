@@ -14,7 +14,7 @@ from castream_jax.explanation.explanation import Explanation, Prediction
 from castream_jax.reporting.gallery import COLORMAP, data_uri
 from castream_jax.reporting.tables import head_title, method_title
 
-_QUALITY = 90  # of a picture on the page
+_QUALITY, _SIDE = 90, 256  # of a picture on the page
 _WIDTH = 224  # of a tile on the sheet, in pixels
 _GAP = 16
 _TEXT, _SMALL, _TITLE = 14, 12, 18  # font sizes, in pixels
@@ -77,7 +77,7 @@ def _attention_tile(explanation: Explanation, head: str, stage: int, number: int
 def html(explanation: Explanation, rows: list[Row]) -> str:
     """A fragment for a notebook: it needs nothing from outside and takes the colours of the page around it."""
     pictures = [
-        (row.title, [(data_uri(tile.image, _QUALITY), tile.title, tile.detail) for tile in row.tiles]) for row in rows
+        (row.title, [(data_uri(_shrunk(tile.image), _QUALITY), tile.title, tile.detail) for tile in row.tiles]) for row in rows
     ]
     heads = {head: _shown(explanation, head) for head in explanation.probabilities}
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3].tolist()
@@ -89,6 +89,12 @@ def html(explanation: Explanation, rows: list[Row]) -> str:
         rows=pictures,
         colors=[f"rgb({r} {g} {b})" for r, g, b in colors],
     )
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    smaller = image.copy()
+    smaller.thumbnail((_SIDE, _SIDE))
+    return smaller
 
 
 def page(explanation: Explanation, rows: list[Row]) -> str:
