@@ -6,6 +6,7 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -69,6 +70,13 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str, value: Any, seconds: float = 10) -> None:
+        """Until an expression has a value: events such as a dialog's `close` come after the key that causes them."""
+        end = time.monotonic() + seconds
+        while (found := self.js(expression)) != value:
+            assert time.monotonic() < end, (expression, found)
+            time.sleep(0.02)
 
     def press(self, *keys: str) -> None:
         """Presses named keys, one after the other."""

@@ -34,15 +34,14 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
     if not parts or not sum(map(len, parts)):
         return None
     table = pa.concat_tables(parts)
-    columns = {name: table[name].to_numpy() for name in _COLUMNS}
+    columns = {name: table[name].to_numpy() for name in _COLUMNS if name not in ("head", "method")}
     images: dict[str, list[Any]] = {}
     classes: dict[int, str] = {}
     cases: dict[str, Any] = {}
-    for method in dict.fromkeys(columns["method"]):
-        for head in ordered_heads(summary):
-            chosen = np.flatnonzero((columns["method"] == method) & (columns["head"] == head))
-            if not len(chosen) or method in BASELINE_METHODS:
-                continue
+    by_map = rows_by(table, ("method", "head"))
+    for method in dict.fromkeys(method for method, _ in by_map if method not in BASELINE_METHODS):
+        for head in (head for head in ordered_heads(summary) if (method, head) in by_map):
+            chosen = by_map[method, head]
             of_head = cases.setdefault(method_title(method), {}).setdefault(head_title(head), {})
             for metric in METRICS:
                 values = columns[metric.key][chosen]
@@ -64,3 +63,16 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
                     entry["ties"][end] = int((goodness == goodness[order[0]]).sum()) if len(order) else 0
                 of_head[metric.key] = entry
     return {"images": images, "classes": classes, "cases": cases}
+
+
+def rows_by(table: pa.Table, names: tuple[str, str]) -> dict[tuple[str, str], np.ndarray]:
+    """Rows of each pair of texts in two columns, ascending; pairs in the order in which they first appear."""
+    first, second = (table[name].combine_chunks().dictionary_encode() for name in names)
+    # Whole numbers, because rows are millions and comparing texts takes seconds.
+    codes = first.indices.to_numpy().astype(np.int64) * len(second.dictionary) + second.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    found, starts = np.unique(codes[order], return_index=True)
+    groups = dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
+    texts = first.dictionary.to_pylist(), second.dictionary.to_pylist()
+    keys = sorted(groups, key=lambda code: groups[code][0])
+    return {(texts[0][code // len(texts[1])], texts[1][code % len(texts[1])]): groups[code] for code in keys}

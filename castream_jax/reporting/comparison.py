@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from castream_jax.evaluation.statistics import bootstrap_means, interval
+from castream_jax.reporting.cases import rows_by
 from castream_jax.reporting.tables import (
     BASELINE_METHODS,
     COLUMNS,
@@ -193,21 +194,23 @@ def _paired(first: Experiment, other: Experiment, kind: str, fields: Mapping[str
 def _by_key(table: pa.Table, fields: Sequence[str]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """Per (method, head): index and label of the rows, sorted, `[rows, 2]`, and the fields `[rows, fields]`."""
     images = np.stack([table[name].to_numpy() for name in ("index", "label")], axis=1)
-    heads = table["head"].to_numpy()
-    methods = table["method"].to_numpy() if "method" in table.column_names else np.full(len(heads), "")
     values = np.stack([table[field].to_numpy().astype(np.float64) for field in fields], axis=1)
+    if "method" not in table.column_names:
+        table = table.append_column("method", pa.array([""] * len(table)))
     result = {}
-    for method, head in dict.fromkeys(zip(methods, heads, strict=True)):
-        at = np.flatnonzero((methods == method) & (heads == head))
+    for key, at in rows_by(table, ("method", "head")).items():
         at = at[np.lexsort((images[at, 1], images[at, 0]))]
-        result[str(method), str(head)] = images[at], values[at]
+        result[key] = images[at], values[at]
     return result
 
 
 def _explained(experiment: Experiment) -> set[tuple[int, int]]:
     """Index and label of what was explained; empty without per-image results."""
     table = _read_parts(experiment.workdir, "rows", ("index", "label"))
-    return set() if table is None else set(zip(table["index"].to_pylist(), table["label"].to_pylist(), strict=True))
+    if table is None:
+        return set()
+    distinct = table.group_by(["index", "label"]).aggregate([])  # rows repeat an image for every head and method
+    return set(zip(distinct["index"].to_pylist(), distinct["label"].to_pylist(), strict=True))
 
 
 def _read_parts(workdir: Path, kind: str, columns: Sequence[str]) -> pa.Table | None:

@@ -28,12 +28,13 @@ class Placement(NamedTuple):
     paper: float | None = None
 
 
-def draw_curves(path: Path, summary: Mapping[str, Any]) -> Figure:
+def draw_curves(path: Path, summary: Mapping[str, Any], shown: Sequence[str] = ()) -> Figure:
     """Insertion above deletion, a column per attribution method; bands are 95 % intervals of the mean.
 
     Args:
         path: `evaluation/curves.parquet`.
         summary: contents of `evaluation/summary.json`.
+        shown: heads; by default all.
 
     Raises:
         ValueError: if the evaluation kept no curves.
@@ -41,7 +42,8 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> Figure:
     if not path.is_file():
         raise ValueError(f"{path} is absent: evaluate with --config.evaluation.curves=True to have the curves drawn.")
     curves = {(row["head"], row["method"], row["curve"]): row for row in pq.ParquetFile(path).read().to_pylist()}
-    heads, methods = ordered_heads(summary), ordered_methods(summary)
+    heads = [head for head in ordered_heads(summary) if not shown or head in shown]
+    methods = ordered_methods(summary)
     streams = [head for head in heads if head != BASELINE]
     with style():
         figure = Figure(figsize=(max(1.75 * len(methods) + 0.3, 3.4), 4.1), dpi=PIXELS_PER_INCH, layout="constrained")
