@@ -77,7 +77,8 @@ def _attention_tile(explanation: Explanation, head: str, stage: int, number: int
 def html(explanation: Explanation, rows: list[Row]) -> str:
     """A fragment for a notebook: it needs nothing from outside and takes the colours of the page around it."""
     pictures = [
-        (row.title, [(data_uri(_shrunk(tile.image), _QUALITY), tile.title, tile.detail) for tile in row.tiles]) for row in rows
+        (row.title, [(data_uri(_shrunk(tile.image), _QUALITY), tile.title, tile.detail) for tile in row.tiles])
+        for row in rows
     ]
     heads = {head: _shown(explanation, head) for head in explanation.probabilities}
     colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3].tolist()

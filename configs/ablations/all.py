@@ -16,7 +16,7 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
     castream evaluate --workdir workdirs/all
 
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
-Their last stage is S3, so there is no S4–S4.
+Their last stage is S3: in the place of S4–S4 they train a stream of four attention heads.
 """
 
 from castream_jax.config import Config, base_config, stream_config
@@ -42,4 +42,6 @@ def get_config(form: str = "") -> Config:
     last = 3 if form else 4  # the small trunks have one stage less
     stages = range(1, last + 1)
     add_streams(config, **{f"from_s{stage}": stream_config(start_stage=stage) for stage in stages})
+    if form:
+        add_streams(config, four_heads=stream_config(num_heads=4))  # in the place of S4
     return config
