@@ -120,8 +120,8 @@ def test_table_shows_every_step_and_what_is_left():
     console.print(plan_table(steps))
     text = console.file.getvalue()  # pyright: ignore
     assert "imagenet/convnext_[b]l:sample" in text
-    assert re.search(r"train +done +115 M +115 M +925 P +12\.9 T +10\.28", text)
-    assert re.search(r"To do +10\.28", text)
+    assert re.search(r"train +done +115 M +925 P +12\.9 T +10\.28 +1\.28", text)
+    assert re.search(r"To do +10\.28 +1\.28", text)
     assert "assumed, not measured" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
 
