@@ -27,6 +27,36 @@ def add_streams(config: Config, **streams: Config) -> None:
             config.streams[name] = stream
 
 
+def paper(name: str, source: str, backbone: str, *, test_split: str = "test", num_classes: int = 1000) -> Config:
+    """The paper's recipe on one of its data sets, beside torchvision's weights where they have these classes.
+
+    That of `base_config` (SGD, 90 epochs of batch 256, the rate 0.1 divided by 10 every 30; random resized crops and
+    flips) and the official code's brightness jitter, within 1 ± 0.4. The official code squashes training images before
+    it crops them, to a size it does not give: here they are cropped as they are.
+    """
+    config = base_config()
+    config.name = name
+    config.data.update(source=source, train_split="train", test_split=test_split, resize="squash", brightness=0.4)
+    config.data.num_threads = 16
+    config.backbone.update(name=backbone, num_classes=num_classes)
+    if num_classes == 1000:
+        config.backbone.weights = "imagenet1k_v1"
+    config.evaluation.methods = METHODS
+    return config
+
+
+def imagenet(name: str, backbone: str = "resnet50") -> Config:
+    """`paper` on ImageNet."""
+    return paper(name, "imagenet", backbone, test_split="val")
+
+
+def ablation(name: str, form: str) -> Config:
+    """ResNet-50 on ImageNet, or `"small"` on digits, or `"cifar10"`."""
+    check_form(form, "small", "cifar10")
+    forms = {"": imagenet, "small": digits_ablation, "cifar10": cifar10}
+    return forms[form](name)
+
+
 def digits(name: str) -> Config:
     """The quickstart's experiment under all methods of the tables: bundled digits, bundled ResNet-8; a minute."""
     config = quickstart.get_config()

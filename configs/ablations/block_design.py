@@ -23,20 +23,12 @@ This one alone:
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
 """
 
-from castream_jax.config import Config, base_config, stream_config
-from castream_jax.reproduce.forms import add_streams, check_form, cifar10, digits_ablation
+from castream_jax.config import Config, stream_config
+from castream_jax.reproduce.forms import ablation, add_streams
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "cifar10")
-    name = "Ablation: block design"
-    if form:
-        config = digits_ablation(name) if form == "small" else cifar10(name)
-    else:
-        config = base_config()
-        config.name = name
-        config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
-        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
+    config = ablation("Ablation: block design", form)
     config.evaluation.update(methods=("attention",), max_images=24)
     add_streams(config, proj_ca=stream_config(block="proj_ca"))
     return config

@@ -30,20 +30,11 @@ This one alone:
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
 """
 
-from castream_jax.config import Config, base_config, stream_config
-from castream_jax.reproduce.forms import METHODS, add_streams, check_form, cifar10, digits_ablation
+from castream_jax.config import Config, stream_config
+from castream_jax.reproduce.forms import ablation, add_streams
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "cifar10")
-    name = "Ablation: class-specific CLS"
-    if form:
-        config = digits_ablation(name) if form == "small" else cifar10(name)
-    else:
-        config = base_config()
-        config.name = name
-        config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
-        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
-        config.evaluation.methods = METHODS
+    config = ablation("Ablation: class-specific CLS", form)
     add_streams(config, class_specific=stream_config(class_specific=True))
     return config

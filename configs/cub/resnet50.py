@@ -31,8 +31,8 @@ The paper does not say how it fine-tuned the backbone: `:backbone` starts from t
 classifier and a tenth of the paper's rate. Forms: `:backbone`; `:small`, digits and ResNet-8, needs nothing.
 """
 
-from castream_jax.config import Config, base_config
-from castream_jax.reproduce.forms import METHODS, check_form, digits
+from castream_jax.config import Config
+from castream_jax.reproduce.forms import check_form, digits, paper
 
 
 def get_config(form: str = "") -> Config:
@@ -40,12 +40,8 @@ def get_config(form: str = "") -> Config:
     name = "CUB-200-2011, ResNet-50"
     if form == "small":
         return digits(name)
-    # The streams' recipe is that of ImageNet: base_config.
-    config = base_config()
-    config.name = name
-    config.data.update(source="cub", train_split="train", test_split="test", resize="squash", num_threads=16)
-    config.backbone.update(name="resnet50", num_classes=200)
-    config.evaluation.methods = METHODS
+    # The streams' recipe is that of ImageNet.
+    config = paper(name, "cub", "resnet50", num_classes=200)
     if form == "backbone":
         config.name += ": backbone"
         config.backbone.update(weights="imagenet1k_v1", new_classifier=True)

@@ -27,8 +27,8 @@ Forms: `:small`, digits and a ConvNeXt-T that `:small-backbone` trains first, ne
 images in `val/`.
 """
 
-from castream_jax.config import Config, base_config
-from castream_jax.reproduce.forms import METHODS, check_form, digits_convnext, imagenet_sample
+from castream_jax.config import Config
+from castream_jax.reproduce.forms import check_form, digits_convnext, imagenet, imagenet_sample
 
 
 def get_config(form: str = "") -> Config:
@@ -36,10 +36,5 @@ def get_config(form: str = "") -> Config:
     name = "ImageNet, ConvNeXt-B"
     if form.startswith("small"):
         return digits_convnext(name, train_backbone=form == "small-backbone")
-    # The recipe is base_config's: SGD, 90 epochs of batch 256, the rate 0.1 divided by 10 every 30.
-    config = base_config()
-    config.name = name
-    config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
-    config.backbone.update(name="convnext_base", weights="imagenet1k_v1")
-    config.evaluation.methods = METHODS
+    config = imagenet(name, "convnext_base")
     return imagenet_sample(config) if form == "sample" else config

@@ -24,8 +24,8 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
 Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few ImageNet images in `val/`.
 """
 
-from castream_jax.config import Config, base_config
-from castream_jax.reproduce.forms import METHODS, check_form, digits, imagenet_sample
+from castream_jax.config import Config
+from castream_jax.reproduce.forms import check_form, digits, imagenet, imagenet_sample
 
 
 def get_config(form: str = "") -> Config:
@@ -33,10 +33,5 @@ def get_config(form: str = "") -> Config:
     name = "ImageNet, ResNet-18"
     if form == "small":
         return digits(name)
-    # The recipe is base_config's: SGD, 90 epochs of batch 256, the rate 0.1 divided by 10 every 30.
-    config = base_config()
-    config.name = name
-    config.data.update(source="imagenet", train_split="train", test_split="val", resize="squash", num_threads=16)
-    config.backbone.update(name="resnet18", weights="imagenet1k_v1")
-    config.evaluation.methods = METHODS
+    config = imagenet(name, "resnet18")
     return imagenet_sample(config) if form == "sample" else config

@@ -32,8 +32,8 @@ official code, binary cross entropy under a cosine from 1e-4 for 12 epochs, for 
 `:backbone`; `:small`, digits and ResNet-8 (one label per image), needs nothing.
 """
 
-from castream_jax.config import Config, base_config, pascal_recipe
-from castream_jax.reproduce.forms import METHODS, check_form, digits
+from castream_jax.config import Config, pascal_recipe
+from castream_jax.reproduce.forms import check_form, digits, paper
 
 
 def get_config(form: str = "") -> Config:
@@ -41,11 +41,7 @@ def get_config(form: str = "") -> Config:
     name = "Pascal VOC 2012, ResNet-50"
     if form == "small":
         return digits(name)
-    config = base_config()
-    config.name = name
-    config.data.update(source="voc", train_split="train", test_split="val", resize="squash", num_threads=16)
-    config.backbone.update(name="resnet50", num_classes=20)
-    config.evaluation.methods = METHODS
+    config = paper(name, "voc", "resnet50", test_split="val", num_classes=20)
     pascal_recipe(config)
     if form == "backbone":
         config.name += ": backbone"
