@@ -3,8 +3,8 @@
     python colab/execute.py colab/*.ipynb                                  # in place
     python colab/execute.py colab/quick_tour.ipynb --out DIR --set EPOCHS=1
 
-`--set` replaces values in the cell tagged `parameters`. What the kernel says on stderr is of this machine (paths, missing
-widgets) and is not kept.
+`--set` replaces values in the cell tagged `parameters`. What the kernel says on stderr is of this machine (paths,
+missing widgets) and is not kept.
 """
 
 import argparse
