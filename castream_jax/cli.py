@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     try:
         if overrides and arguments.run not in (_quickstart, _train, _evaluate, _reproduce):
-            raise ValueError(f"{arguments.command} takes no {overrides[0]}.")
+            raise ValueError(f"{arguments.command} takes no {overrides[0]}: see castream {arguments.command} --help.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
