@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= workdirs/quickstart
 
-.PHONY: quickstart test lint types clean
+.PHONY: quickstart test lint types docs notebooks clean
 
 quickstart: $(VENV)/.installed  ## train, evaluate and report on bundled digits, offline
 	$(BIN)/castream quickstart --workdir $(WORKDIR)
@@ -30,5 +30,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
 
+# Material announces MkDocs 2 on every run; requirements-dev.txt stays below it.
+docs: $(VENV)/.installed-dev  ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+notebooks: $(VENV)/.installed-dev  ## run colab/ from top to bottom and keep the outputs
+	$(BIN)/python colab/execute.py colab/*.ipynb
+
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,46 @@
+"""What the documentation says of the code holds, and the site builds."""
+
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_method_quotes_the_code():
+    """Every line of code on the page of the method stands in stream.py."""
+    code = {line.strip() for line in (ROOT / "castream_jax" / "stream.py").read_text().splitlines()}
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "method.md").read_text(), re.DOTALL)
+    quoted = [line.strip() for block in blocks for line in block.splitlines()]
+    assert len(quoted) >= 7
+    assert [line for line in quoted if line not in code] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path):
+    pytest.importorskip("mkdocstrings", reason="the site is built by mkdocs: pip install -r requirements-dev.txt")
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    method = (site / "method" / "index.html").read_text()
+    assert r'<div class="arithmatex">\[' in method
+    score = (site / "reference" / "metrics" / "index.html").read_text()
+    assert 'id="castream_jax.metrics.score.score"' in score
+    # A reader behind no network, or one who minds: pages fetch nothing from elsewhere.
+    fetched = re.compile(r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="(https?:)?//')
+    assert [page for page in site.rglob("*.html") if fetched.search(page.read_text())] == []
+
+
+def test_the_navigation_has_every_page():
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+def test_every_text_file_is_utf8():
+    for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
+        path.read_text(encoding="utf-8")
