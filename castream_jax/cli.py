@@ -7,7 +7,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from castream_jax.commands import completion, explain, export
+from castream_jax.commands import bench, completion, explain, export
 from castream_jax.config import Config, open_config, override
 from castream_jax.version import __version__
 
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
     )
     export.add(commands)
+    bench.add(commands)
     data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
     actions = data.add_subparsers(required=True, metavar="ACTION")
     text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."
