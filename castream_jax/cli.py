@@ -7,7 +7,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from castream_jax.commands import completion, explain, export
+from castream_jax.commands import bench, completion, explain, export
 from castream_jax.config import Config, open_config, override
 from castream_jax.version import __version__
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     try:
         if overrides and arguments.run not in (_quickstart, _train, _evaluate, _reproduce):
-            raise ValueError(f"{arguments.command} takes no {overrides[0]}.")
+            raise ValueError(f"{arguments.command} takes no {overrides[0]}: see castream {arguments.command} --help.")
         arguments.run(arguments, overrides)
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-classes", type=int, metavar="N", help="where they are not those of the published weights"
     )
     export.add(commands)
+    bench.add(commands)
     data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
     actions = data.add_subparsers(required=True, metavar="ACTION")
     text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."

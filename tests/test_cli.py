@@ -133,7 +133,7 @@ def test_convert_knows_published_and_bundled_names(tmp_path, capsys):
         ({"--arch": "cifar_resnet20"}, "not those of a 10-class cifar_resnet20. missing: layer1.1.bn1.bias"),
         ({"--num-classes": "7"}, "linear.weight is [10, 64], should be [7, 64]. Give its num_classes, or"),
         ({"--out": "eight.pth"}, "eight.pth: convert writes safetensors"),
-        ({"--config.seed": "3"}, "convert takes no --config.seed."),
+        ({"--config.seed": "3"}, "convert takes no --config.seed: see castream convert --help."),
     ],
 )
 def test_convert_tells_mistakes_in_one_sentence(tmp_path, resnet8_weights, monkeypatch, capsys, change, sentence):

@@ -20,14 +20,14 @@ Their last stage is S3: in the place of S4–S4 they train a stream of four atte
 """
 
 from castream_jax.config import Config, stream_config
-from castream_jax.reproduce.forms import ablation, add_streams
+from castream_jax.reproduce.forms import ablation, add_streams, proj_ca
 
 
 def get_config(form: str = "") -> Config:
     config = ablation("Ablations, ResNet-50", form)
     add_streams(
         config,
-        proj_ca=stream_config(block="proj_ca"),
+        proj_ca=proj_ca(form),
         class_specific=stream_config(class_specific=True),
     )
     last = 3 if form else 4  # the small trunks have one stage less

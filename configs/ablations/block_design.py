@@ -23,12 +23,12 @@ This one alone:
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
 """
 
-from castream_jax.config import Config, stream_config
-from castream_jax.reproduce.forms import ablation, add_streams
+from castream_jax.config import Config
+from castream_jax.reproduce.forms import ablation, add_streams, proj_ca
 
 
 def get_config(form: str = "") -> Config:
     config = ablation("Ablation: block design", form)
     config.evaluation.update(methods=("attention",), max_images=24)
-    add_streams(config, proj_ca=stream_config(block="proj_ca"))
+    add_streams(config, proj_ca=proj_ca(form))
     return config

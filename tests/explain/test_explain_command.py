@@ -152,7 +152,7 @@ def test_a_class_by_name(photos, export, tmp_path, capsys):
         (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
         (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
         (["--batch-size", "0"], "The batch size must be positive, got 0."),
-        (["--seed=3"], "explain takes no --seed=3."),
+        (["--seed=3"], "explain takes no --seed=3: see castream explain --help."),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(

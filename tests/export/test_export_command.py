@@ -252,7 +252,10 @@ def test_a_bfloat16_trunk_stays_one(resnet8_weights: Path, tmp_path: Path):
         (["absent", "--to", "official"], "absent holds no model: there is no model.json."),
         (["absent", "--to", "official", "--checkpoint", "best"], "--checkpoint is one of a --workdir"),
         (["absent", "--to", "stablehlo", "--trunk", "reference"], "--trunk reference goes with --to pretrained"),
-        (["absent", "--to", "official", "--config.seed=3"], "export takes no --config.seed=3."),
+        (
+            ["absent", "--to", "official", "--config.seed=3"],
+            "export takes no --config.seed=3: see castream export --help.",
+        ),
         (["hf://nobody", "--to", "official"], "write hf://user/repository"),
     ],
 )
