@@ -30,9 +30,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
 
-# Material announces MkDocs 2 on every run; requirements-dev.txt stays below it.
+# Material announces MkDocs 2 on every run; requirements-dev.txt stays below it. (--quiet would hide warnings from --strict.)
 docs: $(VENV)/.installed-dev  ## the documentation site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: $(VENV)/.installed-dev  ## run colab/ from top to bottom and keep the outputs
 	$(BIN)/python colab/execute.py colab/*.ipynb

@@ -24,7 +24,7 @@ def test_the_method_quotes_the_code():
 def test_the_site_builds_without_a_warning(tmp_path: Path):
     pytest.importorskip("mkdocstrings", reason="the site is built by mkdocs: pip install -r requirements-dev.txt")
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     method = (site / "method" / "index.html").read_text()
