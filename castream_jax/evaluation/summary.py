@@ -35,7 +35,8 @@ def summarise_predictions(predictions: pa.Table) -> dict[str, Entry]:
         ValueError: if the rows are in another order.
     """
     fields = [field for field in _ACCURACIES if field in predictions.column_names]
-    measured = _measure(predictions.rename_columns(_ACCURACIES), ("head",), [_ACCURACIES[field] for field in fields])
+    predictions = predictions.rename_columns({field: _ACCURACIES[field] for field in fields})
+    measured = _measure(predictions, ("head",), [_ACCURACIES[field] for field in fields])
     entries, differences = _means(measured), _differences(measured)
     for key, difference in differences.items():
         entries[key]["difference"] = difference

@@ -140,11 +140,11 @@ def _write_plot(target: str, run: Run, folder: Path, *, comparable: bool) -> lis
             "(deletion), most salient first. Bands: 95 % intervals of the mean, by bootstrap over images."
         )
     else:
-        # The class-specific stream and PROJ -> CA begin at S0, too, and are other ablations.
+        # The class-specific stream, PROJ -> CA and several heads begin at S0, too, and are other ablations.
         start_stages = {
             name: fields.start_stage
             for name, fields in run.main.config.streams.items()
-            if fields.block == "ca" and not fields.class_specific
+            if (fields.block, fields.class_specific, fields.num_heads) == ("ca", False, 1)
         }
         rows = published_rows("supp-table4") if comparable else ()
         published = {row.head: float(row.percents["accuracy"]) for row in rows if "accuracy" in row.percents}
