@@ -9,9 +9,9 @@ WORKDIR ?= workdirs/quickstart
 quickstart: $(VENV)/.installed  ## train, evaluate and report on bundled digits, offline
 	$(BIN)/castream quickstart --workdir $(WORKDIR)
 
-# Two test files at a time: most of a test is compiling, on one core.
+# Two tests at a time: most of a test is compiling, on one core.
 test: lint types  ## lint, types, tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 25
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

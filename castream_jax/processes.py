@@ -14,6 +14,9 @@ HEARTBEAT_TIMEOUT = 60
 
 PORT = 12355
 
+# What the messages of collectives and of the coordination service have in common.
+_OF_PEERS = ("Gloo ", "NCCL", "coordination service", "heartbeat", "Barrier ")
+
 # Exit status of a process that was left by another one.
 PEER_LOST = 4
 
@@ -75,8 +78,8 @@ def leaving_with_the_others() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except Exception as error:
+        if jax.process_count() == 1 or not comes_from_a_peer(error):
             raise
         reason = " ".join(str(error).split())[:160]
         print(
@@ -87,6 +90,18 @@ def leaving_with_the_others() -> Iterator[None]:
             flush=True,
         )
         os._exit(PEER_LOST)
+
+
+def comes_from_a_peer(error: BaseException) -> bool:
+    """Whether a failed collective or barrier is the error, or what it was raised from.
+
+    JAX raises its own error for them, but compiled functions called again raise a ValueError, and whoever calls them
+    may make that an OSError of a checkpoint that was not written.
+    """
+    text = str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError) or any(part in text for part in _OF_PEERS):
+        return True
+    return error.__cause__ is not None and comes_from_a_peer(error.__cause__)
 
 
 def find_processes(

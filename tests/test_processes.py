@@ -1,8 +1,9 @@
 """Which processes belong together, from flags or from what Slurm, Kubernetes and TPU pods set."""
 
+import jax
 import pytest
 
-from castream_jax.processes import ProcessGroup, find_processes
+from castream_jax.processes import ProcessGroup, comes_from_a_peer, find_processes
 
 
 def test_a_process_alone():
@@ -58,3 +59,15 @@ def test_pods_of_a_jobset_meet_at_their_first_pod():
 def test_tpu_pods_are_left_to_jax():
     assert find_processes({"CASTREAM_CLUSTER": "tpu"}) == "tpu"
     assert find_processes({"TPU_WORKER_HOSTNAMES": "host-0,host-1", "TPU_WORKER_ID": "1"}) == "tpu"
+
+
+def test_what_a_dead_peer_causes_is_told_from_other_errors():
+    lost = ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:13195: Connection reset by peer")
+    unwritten = OSError("Checkpoint 8 could not be written")
+    unwritten.__cause__ = lost
+    assert comes_from_a_peer(lost)
+    assert comes_from_a_peer(unwritten)
+    assert comes_from_a_peer(jax.errors.JaxRuntimeError("INTERNAL"))
+    full = OSError("Checkpoint 8 could not be written")
+    full.__cause__ = ValueError("RESOURCE_EXHAUSTED: No space left on device")
+    assert not comes_from_a_peer(full)

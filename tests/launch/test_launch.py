@@ -5,6 +5,7 @@ from pathlib import Path
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -72,7 +73,7 @@ def test_without_arguments_the_header_is_shown(script: str):
 
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch", "tpu_pod.sh"])
 def test_shellcheck_finds_nothing(script: str):
-    shellcheck = shutil.which("shellcheck")
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed: pip install -r requirements-dev.txt")
     done = subprocess.run([shellcheck, LAUNCH / script], capture_output=True, text=True, check=False)
