@@ -67,6 +67,12 @@ def small_model() -> castream.Model:
 
 
 @pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of commands that a test starts again and again: they share what they compile."""
+    return {**os.environ, "CASTREAM_COMPILATION_CACHE": str(tmp_path_factory.mktemp("compiled"))}
+
+
+@pytest.fixture(scope="session")
 def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with the weights of a random CIFAR ResNet-8."""
     path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"

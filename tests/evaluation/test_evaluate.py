@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from pathlib import Path
 import shutil
 import socket
@@ -258,7 +257,7 @@ def test_the_number_of_devices_changes_nothing(trained):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path):
+def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path, compiled_once: dict[str, str]):
     """kill -9 after the first part, then two processes: the files that one uninterrupted process writes."""
     config, workdir = trained
     config.evaluation.max_images = 150
@@ -266,7 +265,7 @@ def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path):
     (tmp_path / "config.json").write_text(config.to_json())
     command = [sys.executable, "-m", "castream_jax", "evaluate", "--config", str(tmp_path / "config.json")]
     command += ["--workdir", str(killed)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
+    environment = {**compiled_once, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     first = killed / "evaluation" / "predictions" / "part-00000.parquet"
     while not first.exists():

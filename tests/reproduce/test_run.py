@@ -20,6 +20,8 @@ TINY = [
     "--config.evaluation.batch_size=60",
     "--config.evaluation.max_images=8",
     "--config.evaluation.gallery=2",
+    "--config.evaluation.baselines=False",
+    "--config.evaluation.sanity_images=0",
     "--config.evaluation.methods=('gradcam','attention')",
 ]
 CONFIG = """

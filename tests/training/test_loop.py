@@ -80,7 +80,9 @@ def stop_after(monkeypatch, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, resnet8_weights: Path):
+def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(
+    tmp_path: Path, resnet8_weights: Path, compiled_once: dict[str, str]
+):
     # benchmarks/interruptions.py does the same twenty times at random moments.
     overrides = [
         "--config.data.image_size=32",
@@ -102,6 +104,7 @@ def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, 
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=root,
+            env=compiled_once,
         )
 
     def newest() -> int:

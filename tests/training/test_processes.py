@@ -33,17 +33,19 @@ def overrides(resnet8_weights: Path) -> list[str]:
         "--config.train.checkpoint_every=10",
         "--config.evaluation.max_images=40",
         "--config.evaluation.batch_size=40",
+        "--config.evaluation.baselines=False",
+        "--config.evaluation.sanity_images=0",
     ]
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
+def environment(compiled_once: dict[str, str]) -> dict[str, str]:
     """For the scripts: this Python first on the path, and a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)}
+    return {**compiled_once, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)}
 
 
 def losses(workdir: Path) -> np.ndarray:
