@@ -16,6 +16,7 @@ from castream_jax.data.cifar10 import Cifar10 as Cifar10
 from castream_jax.data.cub import Cub as Cub
 from castream_jax.data.decode import UnreadableImageError as UnreadableImageError
 from castream_jax.data.digits import CanvasDigits as CanvasDigits
+from castream_jax.data.from_config import evaluation_batches as evaluation_batches
 from castream_jax.data.from_config import open_source as open_source
 from castream_jax.data.from_config import reading_options as reading_options
 from castream_jax.data.from_config import record_transforms as record_transforms

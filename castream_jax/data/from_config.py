@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from castream_jax.data.augment import BrightnessJitter, RandomCrop, RandomFlip, RandomResizedCrop
+from castream_jax.data.batches import Batches
 from castream_jax.data.cifar10 import Cifar10, binary_folder
 from castream_jax.data.cub import Cub
 from castream_jax.data.digits import CanvasDigits
 from castream_jax.data.image_folder import ImageFolder
 from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
+from castream_jax.data.loader import eval_loader
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
 from castream_jax.data.sources import SOURCES, check_source, register_source
@@ -117,3 +119,13 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
 def reading_options(data_config: DataConfig) -> dict[str, Any]:
     """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
     return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
+
+
+def evaluation_batches(data_config: DataConfig, source: Source, batch_size: int) -> Batches:
+    """An `eval_loader` over `source`, whose images are transformed and read as `data_config` says."""
+    return eval_loader(
+        source,
+        batch_size=batch_size,
+        transforms=record_transforms(data_config, train=False),
+        **reading_options(data_config),
+    )

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from castream_jax.attribution.attribute import check_methods
 from castream_jax.chunks import chunk_for
 from castream_jax.config import Config
-from castream_jax.data import describe_unreadable, eval_loader, open_source, reading_options, record_transforms
+from castream_jax.data import describe_unreadable, evaluation_batches, open_source
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.explain import explain_batch, logits_batch, predict_batch
@@ -128,14 +128,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         if not todo:
             continue
         positions = np.concatenate([part.positions for part in todo])
-        batches = iter(
-            eval_loader(
-                Subset(source, positions),
-                batch_size=settings.batch_size * mesh.size,
-                transforms=record_transforms(config.data, train=False),
-                **reading_options(config.data),
-            )
-        )
+        batches = iter(evaluation_batches(config.data, Subset(source, positions), settings.batch_size * mesh.size))
         total = sum(len(part.positions) for part in same)
         progress = Progress(task, total=total, unit="images", done=total - len(positions))
         shown = np.isin(positions, np.concatenate([part.shown for part in todo]))
@@ -164,13 +157,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             path = folder / "class_scores.parquet"
             if not path.exists():
                 images = open_source(config.data, "test", rows="images")
-                batches = eval_loader(
-                    images,
-                    batch_size=settings.batch_size * mesh.size,
-                    transforms=record_transforms(config.data, train=False),
-                    **reading_options(config.data),
-                )
+                batches = iter(evaluation_batches(config.data, images, settings.batch_size * mesh.size))
                 table = class_scores_table(_all_logits(batches, graphdef, state, mesh), images)
+                batches.close()
                 with replacing(path) as temporary:
                     pq.write_table(table, temporary)
             for head, entry in summarise_class_scores(pq.read_table(path)).items():

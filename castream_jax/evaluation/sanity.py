@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from castream_jax.attribution.registry import parse_method
 from castream_jax.config import Config
-from castream_jax.data import Source, eval_loader, reading_options, record_transforms
+from castream_jax.data import Source, evaluation_batches
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.metrics.sanity import cascading_randomisation
@@ -47,13 +47,9 @@ def sanity_check(
         there = json.loads(path.read_text())
         if (there["run"], there["images"]) == (run, len(positions)):
             return there
-    loader = eval_loader(
-        Subset(source, positions),
-        batch_size=len(positions),
-        transforms=record_transforms(config.data, train=False),
-        **reading_options(config.data),
-    )
-    batch = next(iter(loader))
+    batches = iter(evaluation_batches(config.data, Subset(source, positions), len(positions)))
+    batch = next(batches)
+    batches.close()
     readable = batch["mask"]
     pixels, labels = to_unit_range(jnp.asarray(batch["pixels"][readable])), batch["label"][readable]
     rows = cascading_randomisation(model, pixels, labels, methods, protocol)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from castream_jax.explanation.explanation import Explanation, Prediction
 from castream_jax.reporting.gallery import COLORMAP, data_uri
 from castream_jax.reporting.tables import head_title, method_title
+from castream_jax.reporting.templates import html_environment
 
 _QUALITY, _SIDE = 90, 256  # of a picture on the page
 _WIDTH = 224  # of a tile on the sheet, in pixels
@@ -105,13 +106,7 @@ def page(explanation: Explanation, rows: list[Row]) -> str:
 
 @functools.cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("castream_jax.reporting", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_environment("castream_jax.reporting")
     environment.filters["head_title"] = head_title
     return environment.get_template(name)
 

@@ -26,6 +26,7 @@ from castream_jax.reporting.tables import (
     ordered_heads,
     table_rows,
 )
+from castream_jax.reporting.templates import html_environment
 from castream_jax.workdir import write_atomically
 
 
@@ -110,14 +111,7 @@ def together(table: Sequence[Row]) -> list[list[Row]]:
 
 
 def _environment() -> jinja2.Environment:
-    # PackageLoader finds the templates in an installed wheel too. Autoescape is on for every template.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("castream_jax.reporting", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_environment("castream_jax.reporting")
     environment.filters["head_title"] = head_title
     environment.filters["method_title"] = method_title
     environment.filters["legend_entries"] = legend_entries

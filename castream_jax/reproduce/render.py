@@ -4,8 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-import jinja2
-
+from castream_jax.reporting.templates import html_environment
 from castream_jax.reproduce.compare import Comparison
 from castream_jax.reproduce.layout import MARK, Cell, Part, caption, parts, provenances, versions
 from castream_jax.workdir import write_atomically
@@ -50,13 +49,7 @@ def markdown(comparison: Comparison) -> str:
 
 def html(comparison: Comparison) -> str:
     """One page that needs no other file."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("castream_jax.reproduce", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_environment("castream_jax.reproduce")
     return environment.get_template("table.html.j2").render(
         table=comparison.table,
         caption=caption(comparison),

@@ -12,7 +12,7 @@ from jaxtyping import Array
 import numpy as np
 
 from castream_jax.config import Config
-from castream_jax.data import eval_loader, open_source, reading_options, record_transforms
+from castream_jax.data import evaluation_batches, open_source
 from castream_jax.data.subset import Subset
 from castream_jax.metrics.average_precision import mean_average_precision
 from castream_jax.parallel import replicated, shard_batch, split_over_images
@@ -60,12 +60,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
 
     def validate(state: State, frozen: Tree) -> dict[str, float]:
         trained = {"params": state["params"], "stats": state["stats"]}
-        loader = eval_loader(
-            share,
-            batch_size=batch_size // jax.process_count(),
-            transforms=record_transforms(config.data, train=False),
-            **reading_options(config.data),
-        )
+        loader = evaluation_batches(config.data, share, batch_size // jax.process_count())
         results = []
         # A process whose share is shorter may run out of batches first: it joins the last one with padding.
         padding: dict[str, np.ndarray] = {}
