@@ -25,6 +25,7 @@ import numpy as np
 
 import castream_jax as castream
 from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from castream_jax.cpu import keep_freed_memory
 
 try:
     from pytorch_models import torch, torchvision
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     if arguments.quick:
         arguments.backbones, arguments.batch, arguments.size, arguments.rounds = "resnet18", 2, 64, 3
     pixels = np.random.default_rng(0).random((arguments.batch, arguments.size, arguments.size, 3), np.float32)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import castream_jax as castream
+from castream_jax.cpu import keep_freed_memory
 from castream_jax.training.optimizer import sgd
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
 
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     if arguments.quick:
         arguments.backbone, arguments.batch, arguments.size, arguments.rounds = "cifar_resnet8", 8, 32, 3
 

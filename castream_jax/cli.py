@@ -275,8 +275,10 @@ def _start(*processes: Any) -> None:
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.compilation_cache import use_compilation_cache
+    from castream_jax.cpu import keep_freed_memory
     from castream_jax.processes import initialise_processes
 
+    keep_freed_memory()
     initialise_processes(*processes)
     use_compilation_cache()
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from castream_jax.backbones.layers import PRECISION
+from castream_jax.backbones.layers import PRECISION, linear, product, times_transposed
 from castream_jax.backbones.weights import check_names
 
 Stages = Sequence[Float[Array, "b h w d"]]
@@ -95,17 +95,17 @@ class ProjectedCrossAttention(CrossAttention):
 
     def __init__(self, dim: int, num_heads: int, *, use_bias: bool, rngs: nnx.Rngs):
         super().__init__(num_heads)
-        self.key = nnx.Linear(dim, dim, use_bias=use_bias, kernel_init=_xavier, precision=PRECISION, rngs=rngs)
-        self.value = nnx.Linear(dim, dim, use_bias=use_bias, kernel_init=_xavier, precision=PRECISION, rngs=rngs)
+        self.key = linear(dim, dim, rngs, use_bias=use_bias, kernel_init=_xavier)
+        self.value = linear(dim, dim, rngs, use_bias=use_bias, kernel_init=_xavier)
 
     def logits(self, query: Float[Array, "b d"], features: Float[Array, "b p d"]) -> Float[Array, "b n p"]:
-        folded = _einsum("inc,bnc->bni", self._split(self.key.kernel[...]), self._split(query))
+        folded = jax.vmap(times_transposed, 1, 1)(self._split(query), self._split(self.key.kernel[...]))
         scale = features.shape[-1] ** -0.5
         return _einsum("bpi,bni->bnp", features, folded) * scale
 
     def pool(self, attention: Float[Array, "b n p"], features: Float[Array, "b p d"]) -> Float[Array, "b d"]:
         pooled = weighted_sum(attention, features)
-        values = _einsum("bni,inc->bnc", pooled, self._split(self.value.kernel[...]))
+        values = jax.vmap(product, 1, 1)(pooled, self._split(self.value.kernel[...]))
         values = values.reshape(values.shape[0], -1)
         return values if self.value.bias is None else values + self.value.bias[...][None]
 
@@ -169,15 +169,7 @@ class CrossAttentionStream(nnx.Module):
         )
         self.projections = nnx.List(
             [
-                nnx.Linear(
-                    dim,
-                    next_dim,
-                    use_bias=use_bias,
-                    kernel_init=_xavier,
-                    bias_init=_torch_bias_init(dim),
-                    precision=PRECISION,
-                    rngs=rngs,
-                )
+                linear(dim, next_dim, rngs, use_bias=use_bias, kernel_init=_xavier, bias_init=_torch_bias_init(dim))
                 for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
             ]
         )

@@ -1,4 +1,4 @@
-"""Convolutions without XLA's grouped form on a CPU equal it; GELU equals its definition."""
+"""What is written otherwise for a CPU equals the plain form: convolutions, products; GELU equals its definition."""
 
 import math
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from castream_jax.backbones.layers import Conv, gelu
+from castream_jax.backbones.layers import Conv, gelu, product, times_transposed
 
 
 def grouped(conv: Conv, x: jax.Array) -> jax.Array:
@@ -57,3 +57,23 @@ def test_gelu_is_exact():
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()]
     np.testing.assert_allclose(gelu(jnp.asarray(x)), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [16, 24, 10])  # the last does not split into eight parts
+def test_products_and_their_derivatives(rows: int):
+    rng = np.random.default_rng(0)
+    x, kernel, y = (rng.standard_normal(shape) for shape in ((3, rows), (rows, 7), (3, 7)))
+    given = [jnp.asarray(array, jnp.float32) for array in (x, kernel, y)]
+    found, pull_back = jax.vjp(product, *given[:2])
+    transposed, pull_back_transposed = jax.vjp(times_transposed, given[2], given[1])
+    expected = ((found, x @ kernel), (transposed, y @ kernel.T))
+    expected += tuple(zip(pull_back(given[2]), (y @ kernel.T, x.T @ y), strict=True))
+    expected += tuple(zip(pull_back_transposed(given[0]), (x @ kernel, x.T @ y), strict=True))
+    for result, reference in expected:  # in float64
+        np.testing.assert_allclose(result, reference, rtol=0, atol=1e-5)
+
+
+def test_only_a_cpu_multiplies_by_parts_of_a_transposed_kernel():
+    traced = jax.jit(times_transposed).trace(jnp.zeros((2, 6)), jnp.zeros((16, 6)))
+    assert "batching_dims = [0] x [0]" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "batching_dims" not in traced.lower(lowering_platforms=("cuda",)).as_text()
