@@ -4,10 +4,11 @@
     python benchmarks/evaluation.py --backbone cifar_resnet20    # 500 images of 32 x 32: minutes
     python benchmarks/evaluation.py --quick
 
-Three sides get the same images, weights and machine: this library (one trunk pass for both heads), the official
-procedure as written (`pytorch_official.py`), and the best that plain PyTorch does (`pytorch_best.py`), at its fastest
-batch size. Group of images by group of images they are timed in turn, and the median counts. Compiling is not timed.
-Their numbers must be equal, or this exits with an error. The machine should be idle, or the ratios flatter JAX.
+Four sides get the same images, weights and machine: this library (one trunk pass for both heads), the official
+procedure as written (`pytorch_official.py`), the best that plain PyTorch does (`pytorch_best.py`), at its fastest batch
+size, and what is at hand, pytorch-grad-cam and RISE (`pytorch_usual.py`), where it is installed. Group of images by
+group of images they are timed in turn, and the median counts. Compiling is not timed. The numbers of the first three
+must be equal, or this exits with an error. The machine should be idle, or the ratios flatter JAX.
 
 The floor is what no evaluation can do without: the distinct images that must pass forward ÷ images per second of
 nothing but forward passes, a chunk of images at a time (`floor.py`).
@@ -19,6 +20,7 @@ are given. Prints Markdown; `--json FILE` writes all that was measured.
 import argparse
 from collections.abc import Callable
 import importlib.metadata
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -71,7 +73,9 @@ def main() -> None:
         rates["PyTorch"] = {n: images_per_second(alone(model, resized(pixels, n)), n) for n in arguments.batches}
         best_batch = max(rates["PyTorch"], key=rates["PyTorch"].__getitem__)
         pytorch["official"] = pytorch_sides.official(model, methods, OFFICIAL_BATCH)
-        pytorch["best"] = pytorch_sides.best(model, methods, best_batch)
+        pytorch["best"] = pytorch_sides.best(model, methods, best_batch, pixels[: min(group, arguments.pytorch_images)])
+        if importlib.util.find_spec("pytorch_grad_cam"):
+            pytorch["usual"] = pytorch_sides.usual(model, methods, OFFICIAL_BATCH)
     ours, compile_seconds = our_side(model, pixels[:group], labels[:group], methods, chunk)
     sides: dict[str, Side] = {"ours": ours, **pytorch}
 
@@ -95,7 +99,7 @@ def main() -> None:
     images = {name: sum(count for count, _ in of_groups) for name, of_groups in timings.items()}
     per_image = {name: statistics.median(s / n for n, s in of_groups) for name, of_groups in timings.items()}
     all_results = {name: concatenated(of_groups) for name, of_groups in results.items()}
-    deviations = {name: deviation(all_results["ours"], all_results[name]) for name in pytorch}
+    deviations = {name: deviation(all_results["ours"], all_results[name]) for name in pytorch if name != "usual"}
     passes = {name: side.images_seen / images[name] for name, side in pytorch.items()}
     passes["ours"] = count_distinct(model, pixels, methods, group) / len(pixels)
     parts = time_parts(
@@ -113,6 +117,7 @@ def main() -> None:
         "forward_passes_per_image": passes,
         "speed_up": {name: per_image[name] / per_image["ours"] for name in pytorch},
         "deviations": deviations,
+        "hours_for_50000_images": per_image["ours"] * 50_000 / 3600,
         "forward_images_per_second": rates,
         "timings": timings,
         "share_of_other_programs": others,

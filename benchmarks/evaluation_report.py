@@ -61,6 +61,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "ours": f"castream_jax, chunks of {report['chunk']}",
         "official": f"PyTorch, official procedure, batches of {batch['official']}",
         "best": f"PyTorch, at its best, batches of {batch['best']}",
+        "usual": f"pytorch-grad-cam and RISE, batches of {batch['official']}",
     }
     sides = [
         [title, images[name], f"{seconds[name]:.3g}", f"{passes[name]:,.1f}", _times(report["speed_up"].get(name))]

@@ -6,6 +6,8 @@ Importing this needs torch and torchvision; the latter also where it lacks its c
 # PyTorch is for comparison, where it is installed.
 # pyright: reportMissingImports=false
 
+import shutil
+
 import numpy as np
 import torch
 from torch import nn
@@ -31,6 +33,7 @@ class Network(nn.Module):
         parts: what leads to S0, and from each stage to the next; the last one's output is what CAMs weigh.
         stream: the head; None for GAP.
         images_seen: images passed forward through the trunk so far.
+        run_trunk: from inputs to the stages; may be replaced by its compiled form.
     """
 
     def __init__(self, backbone: Backbone, stream: CrossAttentionStream | None = None):
@@ -47,6 +50,7 @@ class Network(nn.Module):
         self.parts = nn.ModuleList([nn.Sequential(*stem), *(layer for layer in layers if layer is not None)])
         self.stream = None if stream is None else Stream(torch_stream_state_dict(stream))
         self.images_seen = 0
+        self.run_trunk = self._run_trunk
         self.eval()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -54,6 +58,9 @@ class Network(nn.Module):
 
     def stages(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         self.images_seen += len(inputs)
+        return self.run_trunk(inputs)
+
+    def _run_trunk(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         stages = []
         for part in self.parts:
             inputs = part(inputs)
@@ -135,3 +142,15 @@ def _row(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
+
+
+def can_compile() -> bool:
+    """Whether `torch.compile` can work here: on a CPU it needs a C++ compiler."""
+    return torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def compile_trunk(network: Network) -> bool:
+    """Lets `torch.compile` make the trunk's passes, where it can."""
+    if can_compile():
+        network.run_trunk = torch.compile(network.run_trunk, dynamic=False)
+    return can_compile()

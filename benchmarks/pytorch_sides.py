@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import pytorch_best
-from pytorch_models import Network, normalise
+from pytorch_models import Network, compile_trunk, normalise
 import pytorch_official
 import torch
 
@@ -43,15 +43,71 @@ def official(model: castream.Model, methods: Sequence[str], batch: int) -> Side:
     return Side(model, lambda n, x, y: pytorch_official.evaluate(n, normalise(x), y, methods, batch))
 
 
-def best(model: castream.Model, methods: Sequence[str], batch: int) -> Side:
-    def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pytorch_official.Results:
+def best(model: castream.Model, methods: Sequence[str], batch: int, example: np.ndarray) -> Side:
+    """Compiled here for calls on as many images as `example` has."""
+
+    def evaluate(
+        network: Network, images: torch.Tensor, labels: torch.Tensor, methods: Sequence[str] = methods
+    ) -> pytorch_official.Results:
         images = images.contiguous(memory_format=torch.channels_last)
         return pytorch_best.evaluate(network, images, labels, methods, batch)
 
     side = Side(model, evaluate)
     for network in side.networks.values():
         pytorch_best.prepare(network)
+        evaluate(
+            network, _on_device(example), torch.zeros(len(example), dtype=torch.long, device=_device()), ["gradcam"]
+        )
+        network.images_seen = 0
     return side
+
+
+def usual(model: castream.Model, methods: Sequence[str], batch: int) -> Side:
+    """Raises a ModuleNotFoundError where pytorch-grad-cam is not installed."""
+    import pytorch_usual
+
+    return Side(model, lambda n, x, y: pytorch_usual.evaluate(n, normalise(x), y, methods, batch))
+
+
+def usual_maps(
+    model: castream.Model, method: str, pixels: np.ndarray, labels: np.ndarray
+) -> Callable[[], object] | None:
+    """pytorch-grad-cam's maps under GAP of all `pixels`; None where it has no such method."""
+    import pytorch_usual
+
+    if method not in pytorch_usual.METHODS:
+        return None
+    network = _network(model, "gap")
+    images, targets = normalise(_on_device(pixels)), torch.tensor(labels)
+    return lambda: pytorch_usual.maps(network, images, targets, method, len(images))
+
+
+def training_step(
+    model: castream.Model, pixels: np.ndarray, labels: np.ndarray, *, compiled: bool, dtype: str
+) -> Callable[[], object] | None:
+    """A step of the one stream of `model` beside its trunk without gradients; None where `compiled` cannot be."""
+    (head,) = model.heads
+    network = _network(model, head)
+    stream = network.stream
+    assert stream is not None
+    pytorch_best.prepare(network, compiled=False)
+    if compiled and not compile_trunk(network):
+        return None
+    stream.requires_grad_(True)
+    optimizer = torch.optim.SGD(stream.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    images = torch.tensor(pixels, device=_device()).permute(0, 3, 1, 2)  # channels last in memory, as they came
+    targets = torch.tensor(labels, device=_device()).long()
+
+    def run() -> None:
+        with torch.no_grad(), torch.autocast(_device(), torch.bfloat16, enabled=dtype == "bfloat16"):
+            stages = network.stages(normalise(images / 255))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network.classify([s.float() for s in stages]), targets).backward()
+        optimizer.step()
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
 
 
 def forward_pass(model: castream.Model, pixels: np.ndarray) -> Callable[[], object]:

@@ -1,35 +1,45 @@
-"""Training step against the forward pass of the same backbone: how much the stream and its update cost.
+"""Training step: against the forward pass of the same backbone, with seven streams against one, against PyTorch.
 
     python benchmarks/train_step.py [--backbone resnet50] [--batch 16] [--size 224] [--quick]
 
-Both are compiled, warmed up and timed in turn, A B A B …, so that a drift of the machine hits both; the ratio of the
-medians is what matters. Prints one JSON object.
+The forward pass is the backbone's own, under GAP. A step is that of the stream from S0; of seven streams: from S0, S1,
+S2, S3 and S4 on, PROJ -> CA, and class-specific. PyTorch's step has the same stream and the trunk without gradients, in
+channels-last memory, as it is and with the trunk compiled. All are compiled, warmed up and timed in turn; ratios of
+medians are what matters. `peak_bytes` is what the compiler allocates for a program: arguments, results and temporary.
+On an accelerator, batches have 256 images, the trunk is bfloat16 here and under autocast there, and the images lie on
+the device. Prints one JSON object.
 """
 
 import argparse
 from collections.abc import Callable
 import json
-import os
-import platform
-import statistics
-import time
+from typing import Any
 
 from flax import nnx
 import jax
 import numpy as np
+from timing import in_turn, machine, on_accelerator
 
 import castream_jax as castream
 from castream_jax.cpu import keep_freed_memory
 from castream_jax.training.optimizer import sgd
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
 
+try:
+    import pytorch_sides
+except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
+    pytorch_sides = None
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
+    parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if on_accelerator() else "float32"
+    )
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
     arguments = parser.parse_args()
     keep_freed_memory()  # as the command line does
@@ -37,60 +47,87 @@ def main() -> None:
         arguments.backbone, arguments.batch, arguments.size, arguments.rounds = "cifar_resnet8", 8, 32, 3
 
     backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
-    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
-    split = split_model(castream.Model(backbone, {"ca": stream}), "streams")
-    optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
-    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
-    state = initial_state(split, optimizer)
-
+    backbone.dtype = arguments.dtype
+    streams = seven_streams(backbone)
     rng = np.random.default_rng(0)
-    shape = (arguments.batch, arguments.size, arguments.size, 3)
-    batch = {
-        "pixels": jax.numpy.asarray(rng.integers(0, 256, shape, np.uint8)),
-        "label": jax.numpy.asarray(rng.integers(0, backbone.num_classes, arguments.batch, np.int32)),
+    pixels = rng.integers(0, 256, (arguments.batch, arguments.size, arguments.size, 3), np.uint8)
+    labels = rng.integers(0, backbone.num_classes, arguments.batch, np.int32)
+    batch = jax.device_put({"pixels": pixels, "label": labels})
+
+    programs = {
+        "forward": forward_pass(backbone, batch["pixels"]),
+        "step": training_step(castream.Model(backbone, {"s0": streams["s0"]}), batch),
+        "seven_streams": training_step(castream.Model(backbone, streams), batch),
     }
+    functions = {name: run for name, (run, _) in programs.items()}
+    if pytorch_sides is not None:
+        model = castream.Model(backbone, {"s0": streams["s0"]})
+        for name, compiled in (("pytorch", False), ("pytorch_compiled", True)):
+            step = pytorch_sides.training_step(model, pixels, labels, compiled=compiled, dtype=arguments.dtype)
+            if step is not None:
+                functions[name] = step
+    seconds = in_turn(functions, arguments.rounds)
+    theirs = [value for name, value in seconds.items() if name.startswith("pytorch")]
+    result = {
+        "backbone": arguments.backbone,
+        "batch": arguments.batch,
+        "size": arguments.size,
+        "dtype": arguments.dtype,
+        "images_per_second": {name: round(arguments.batch / value, 1) for name, value in seconds.items()},
+        "step_over_forward": round(seconds["step"] / seconds["forward"], 3),
+        "seven_over_one": round(seconds["seven_streams"] / seconds["step"], 3),
+        "over_pytorch": round(min(theirs) / seconds["step"], 3) if theirs else None,
+        "peak_bytes": {name: peak_bytes(compiled) for name, (_, compiled) in programs.items()},
+        "streams": list(streams),
+        "machine": machine(),
+    }
+    print(json.dumps(result))
+
+
+def seven_streams(backbone: castream.Backbone) -> dict[str, castream.CrossAttentionStream]:
+    dims = backbone.stage_dims
+    streams = {
+        f"s{stage}": castream.CrossAttentionStream(dims, start_stage=stage, rngs=nnx.Rngs(stage))
+        for stage in range(len(dims))
+    }
+    streams["proj_ca"] = castream.CrossAttentionStream(dims, block="proj_ca", rngs=nnx.Rngs(5))
+    streams["class_specific"] = castream.CrossAttentionStream(dims, num_queries=backbone.num_classes, rngs=nnx.Rngs(6))
+    return streams
+
+
+def forward_pass(backbone: castream.Backbone, pixels: jax.Array) -> tuple[Callable[[], Any], Any]:
+    """Logits under GAP, waited for; and the compiled program."""
     graphdef, trunk = nnx.split(backbone)
 
-    @jax.jit
     def forward(trunk: nnx.State, pixels: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, trunk)
         return model.classify(model.stages(to_unit_range(pixels))[-1].mean((1, 2)))
 
-    def run_forward() -> None:
-        jax.block_until_ready(forward(trunk, batch["pixels"]))
+    compiled = jax.jit(forward).lower(trunk, pixels).compile()
+    return lambda: jax.block_until_ready(compiled(trunk, pixels)), compiled
 
-    def run_step() -> None:
+
+def training_step(model: castream.Model, batch: dict[str, jax.Array]) -> tuple[Callable[[], Any], Any]:
+    """One training step of all streams of `model`, waited for; and the compiled program."""
+    split = split_model(model, "streams")
+    optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
+    state = initial_state(split, optimizer)
+    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0).lower(state, split.frozen, batch).compile()
+
+    def run() -> None:
         nonlocal state
         state = jax.block_until_ready(step(state, split.frozen, batch))
 
-    for function in (run_forward, run_step):
-        function()
-        function()
-    times = {"forward": [], "step": []}
-    for _ in range(arguments.rounds):
-        times["forward"].append(_seconds(run_forward))
-        times["step"].append(_seconds(run_step))
-    median = {name: statistics.median(values) for name, values in times.items()}
-    print(
-        json.dumps(
-            {
-                "backbone": arguments.backbone,
-                "batch": arguments.batch,
-                "size": arguments.size,
-                "forward_images_per_second": round(arguments.batch / median["forward"], 1),
-                "step_images_per_second": round(arguments.batch / median["step"], 1),
-                "step_over_forward": round(median["step"] / median["forward"], 3),
-                "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
-                "jax": jax.__version__,
-            }
-        )
-    )
+    return run, step
 
 
-def _seconds(function: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
+def peak_bytes(compiled: Any) -> int | None:
+    """Arguments, results that take no argument's place, and temporary memory; None where the compiler cannot tell."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
 
 
 if __name__ == "__main__":

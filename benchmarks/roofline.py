@@ -1,0 +1,101 @@
+"""What bounds the programs: their arithmetic and memory traffic over the rates that this machine reaches.
+
+    python benchmarks/roofline.py [--batch 16] [--size 224] [--quick]
+
+The matrix rate is that of the product of two square matrices in the trunk's type, the copy rate that of adding 1 to an
+array much larger than the caches. Arithmetic and bytes are what XLA counts in the compiled program; bytes are those of
+all operands and results of each of its instructions, so that what stays in a cache counts too. The floor is the larger
+of arithmetic ÷ matrix rate and, where bytes come from memory, bytes ÷ copy rate; on a CPU with a large cache it is the
+former. Prints one JSON object.
+"""
+
+import argparse
+from collections.abc import Callable
+import json
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import in_turn, machine, on_accelerator
+from train_step import forward_pass, peak_bytes, seven_streams, training_step
+
+import castream_jax as castream
+from castream_jax.cpu import keep_freed_memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0", help="their forward passes")
+    parser.add_argument("--trained", default="resnet50", help="backbone beside which streams are trained")
+    parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
+    arguments = parser.parse_args()
+    keep_freed_memory()  # as the command line does
+    side, gigabytes = (8192, 4.0) if on_accelerator() else (2048, 0.25)
+    if arguments.quick:
+        arguments.backbones, arguments.trained = "cifar_resnet8", "cifar_resnet8"
+        arguments.batch, arguments.size, side, gigabytes = 4, 32, 256, 0.01
+    dtype = "bfloat16" if on_accelerator() else "float32"
+    rates = measured_rates(side, gigabytes, dtype)
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (arguments.batch, arguments.size, arguments.size, 3), np.uint8)
+    programs: dict[str, tuple[Callable[[], Any], Any]] = {}
+    for name in arguments.backbones.split(","):
+        backbone = create(name, dtype)
+        programs[f"forward pass, {name}"] = forward_pass(backbone, jnp.asarray(pixels))
+    backbone = create(arguments.trained, dtype)
+    streams = seven_streams(backbone)
+    labels = rng.integers(0, backbone.num_classes, arguments.batch, np.int32)
+    batch = {"pixels": jnp.asarray(pixels), "label": jnp.asarray(labels)}
+    for title, heads in (("one stream", {"s0": streams["s0"]}), ("seven streams", streams)):
+        programs[f"training step of {title}, {arguments.trained}"] = training_step(
+            castream.Model(backbone, heads), batch
+        )
+    seconds = in_turn({name: run for name, (run, _) in programs.items()}, arguments.rounds)
+    rows = {name: row(compiled, seconds[name], arguments.batch, rates) for name, (_, compiled) in programs.items()}
+    shape = {"batch": arguments.batch, "size": arguments.size, "dtype": dtype}
+    print(json.dumps({**shape, **rates, "programs": rows, "machine": machine()}))
+
+
+def create(name: str, dtype: Any) -> castream.Backbone:
+    backbone = castream.create_backbone(name, rngs=nnx.Rngs(0))
+    backbone.dtype = dtype
+    return backbone
+
+
+def measured_rates(side: int, gigabytes: float, dtype: str) -> dict[str, float]:
+    """Operations a second of a matrix product, bytes a second of a copy (read and written)."""
+    matrix = jnp.ones((side, side), dtype)
+    array = jnp.ones(int(gigabytes * 2**30 / 4), jnp.float32)
+    multiply, add = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    seconds = in_turn(
+        {
+            "multiply": lambda: jax.block_until_ready(multiply(matrix, matrix)),
+            "add": lambda: jax.block_until_ready(add(array)),
+        },
+        rounds=9,
+    )
+    return {"matrix_flops": 2 * side**3 / seconds["multiply"], "copy_bytes": 2 * array.nbytes / seconds["add"]}
+
+
+def row(compiled: Any, seconds: float, batch: int, rates: dict[str, float]) -> dict[str, Any]:
+    """What a program does for an image, and how much of the rates it reaches."""
+    cost = compiled.cost_analysis()
+    flops, moved = cost["flops"], cost["bytes accessed"]
+    return {
+        "images_per_second": round(batch / seconds, 1),
+        "gflop_per_image": round(flops / batch / 1e9, 3),
+        "megabytes_per_image": round(moved / batch / 1e6, 1),
+        "flops_share": round(flops / seconds / rates["matrix_flops"], 3),
+        "bytes_share": round(moved / seconds / rates["copy_bytes"], 3),
+        "peak_bytes": peak_bytes(compiled),
+    }
+
+
+if __name__ == "__main__":
+    main()
