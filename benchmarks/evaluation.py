@@ -1,6 +1,6 @@
 """Whole evaluation against PyTorch: maps by three methods under two heads, each map scored by five metrics.
 
-    python benchmarks/evaluation.py                              # ResNet-50, 8 images of 224 x 224: an hour
+    python benchmarks/evaluation.py                              # ResNet-50, one image of 224 x 224: minutes
     python benchmarks/evaluation.py --backbone cifar_resnet20    # 500 images of 32 x 32: minutes
     python benchmarks/evaluation.py --quick
 
@@ -12,6 +12,9 @@ must be equal, or this exits with an error. The machine should be idle, or the r
 
 The floor is what no evaluation can do without: the distinct images that must pass forward ÷ images per second of
 nothing but forward passes, a chunk of images at a time (`floor.py`).
+
+On an accelerator, it is 8 images, the trunk is bfloat16 here and in PyTorch at its best, and deviations, then those of
+bfloat16, have no bars.
 
 Images are the bundled digits on canvases unless `--data` names a class-per-folder tree; weights are random unless files
 are given. Prints Markdown; `--json FILE` writes all that was measured.
@@ -35,11 +38,12 @@ from floor import count_masks, count_scored, forward_pass, images_per_second, ti
 import jax
 from machine import Clock
 import numpy as np
+from timing import default_dtype, on_accelerator
 
 import castream_jax as castream
 from castream_jax.attribution import METHODS
 from castream_jax.backbones import torch_state_dict
-from castream_jax.chunks import DEFAULT_CHUNK
+from castream_jax.chunks import chunk_for
 from castream_jax.cpu import keep_freed_memory
 from castream_jax.data import CanvasDigits, ImageFolder, Squash
 from castream_jax.evaluation.explain import explain_batch
@@ -62,7 +66,7 @@ def main() -> None:
     model = make_model(arguments)
     methods = tuple(arguments.methods.split(","))
     pixels, labels = read_images(arguments)
-    group, chunk = arguments.group, arguments.chunk
+    group, chunk = arguments.group, arguments.chunk or chunk_for(model, *pixels.shape[1:3])
 
     # --- nothing but forward passes, of so many images at a time ---
     forward = forward_pass(model, resized(pixels, chunk))
@@ -105,9 +109,11 @@ def main() -> None:
     parts = time_parts(
         model, pixels[: arguments.part_images], labels[: arguments.part_images], methods, PROTOCOL, chunk
     )
+    rate = statistics.median(chunk_rates)
     report = {
         "backbone": arguments.backbone,
         "size": pixels.shape[1],
+        "dtype": arguments.dtype,
         "methods": methods,
         "images": images,
         "group": group,
@@ -121,8 +127,9 @@ def main() -> None:
         "forward_images_per_second": rates,
         "timings": timings,
         "share_of_other_programs": others,
-        "chunk_images_per_second": statistics.median(chunk_rates),
-        "share_of_floor": passes["ours"] / statistics.median(chunk_rates) / per_image["ours"],
+        "chunk_images_per_second": rate,
+        "scorecam_share": next((n / rate / s for part, n, s in parts if part.endswith("scorecam")), None),
+        "share_of_floor": passes["ours"] / rate / per_image["ours"],
         "parts": [(part, *(value / arguments.part_images for value in values)) for part, *values in parts],
         "compile_seconds": compile_seconds,
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
@@ -132,6 +139,8 @@ def main() -> None:
     print(markdown(report))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.dtype == "bfloat16":
+        return
     wrong = [
         f"{metric} of {name}"
         for name, row in deviations.items()
@@ -156,10 +165,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stream", help="the stream's weights under official names, an .npz file")
     parser.add_argument("--data", help="class-per-folder tree of images")
     parser.add_argument("--methods", default="gradcam,gradcam++,scorecam")
-    parser.add_argument("--images", type=int, help="default 8; of a CIFAR ResNet 500")
+    parser.add_argument("--images", type=int, help="default 1, on an accelerator 8; of a CIFAR ResNet 500")
     parser.add_argument("--size", type=int, help="image side in pixels; default 224; of a CIFAR ResNet 32")
-    parser.add_argument("--group", type=int, help="images per call; default 8; of a CIFAR ResNet 100")
-    parser.add_argument("--chunk", type=int, default=DEFAULT_CHUNK, help="masked images per trunk pass, at most")
+    parser.add_argument("--group", type=int, help="images per call; default all; of a CIFAR ResNet 100")
+    parser.add_argument("--chunk", type=int, help="masked images per trunk pass, at most; default: what fits")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--pytorch-images", type=int, help="fewer images for PyTorch; seconds per image are compared")
     parser.add_argument("--part-images", type=int, help="images whose parts are timed; default 1, or one group")
     parser.add_argument("--json", help="file to write")
@@ -168,10 +178,9 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.quick:
         arguments.backbone, arguments.images, arguments.group = "cifar_resnet8", 8, 4
     cifar = arguments.backbone.startswith("cifar")
-    defaults = {"images": 500 if cifar else 8, "size": 32 if cifar else 224, "group": 100 if cifar else 8}
-    for name, value in defaults.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
+    arguments.images = arguments.images or (500 if cifar else 8 if on_accelerator() else 1)
+    arguments.size = arguments.size or (32 if cifar else 224)
+    arguments.group = arguments.group or (100 if cifar else arguments.images)
     arguments.pytorch_images = arguments.pytorch_images or arguments.images
     arguments.part_images = arguments.part_images or (arguments.group if cifar else 1)
     arguments.batches = (16,) if arguments.quick else (32, 64, 128, 256) if cifar else (8, 16, 32, 64)
@@ -192,6 +201,7 @@ def make_model(arguments: argparse.Namespace) -> castream.Model:
         # Residual branches as weak as in a trained network, or the features of 16 random blocks grow without bound.
         tame = {k: v * 0.25 if k.endswith("bn3.weight") else v for k, v in torch_state_dict(backbone).items()}
         castream.load_torch_state_dict(backbone, tame)
+    backbone.dtype = arguments.dtype
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
     if arguments.stream:
         with np.load(arguments.stream) as arrays:

@@ -20,10 +20,11 @@ from typing import Any
 from flax import nnx
 import jax
 import numpy as np
-from timing import in_turn, machine, on_accelerator
+from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
-from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Dtype
+from castream_jax.commands.bench import machine
 from castream_jax.cpu import keep_freed_memory
 
 try:
@@ -37,9 +38,7 @@ def main() -> None:
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if on_accelerator() else "float32"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
     arguments = parser.parse_args()
@@ -55,7 +54,7 @@ def main() -> None:
     print(json.dumps({"backbones": of_backbones, **shape, **versions}))
 
 
-def measure(name: str, pixels: np.ndarray, dtype: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, pixels: np.ndarray, dtype: Dtype, rounds: int) -> dict[str, Any]:
     """Compile seconds, images per second, and the ratios of the latter to PyTorch's."""
     compiled, result = jax_forward(name, pixels, dtype)
     sides: dict[str, Callable[[], object]] = {"jax": compiled}
@@ -74,7 +73,7 @@ def measure(name: str, pixels: np.ndarray, dtype: str, rounds: int) -> dict[str,
     return result
 
 
-def jax_forward(name: str, pixels: np.ndarray, dtype: str) -> tuple[Callable[[], object], dict[str, Any]]:
+def jax_forward(name: str, pixels: np.ndarray, dtype: Dtype) -> tuple[Callable[[], object], dict[str, Any]]:
     """The compiled forward pass under GAP, and the seconds it took to trace and to compile."""
     backbone = castream.create_backbone(name, rngs=nnx.Rngs(0))
     backbone.dtype = dtype

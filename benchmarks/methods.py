@@ -17,10 +17,11 @@ from typing import Any
 from flax import nnx
 import jax
 import numpy as np
-from timing import in_turn, machine
+from timing import in_turn
 
 import castream_jax as castream
 from castream_jax.attribution import METHODS
+from castream_jax.commands.bench import machine
 from castream_jax.cpu import keep_freed_memory
 from castream_jax.metrics import ALL_METRICS
 

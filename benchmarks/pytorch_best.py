@@ -10,7 +10,7 @@ is shared between heads.
 
 from collections.abc import Callable, Sequence
 
-from pytorch_models import Network, compile_trunk, normalise
+from pytorch_models import Network, can_compile, normalise
 from pytorch_official import EPSILON, ROWS_PER_STEP, Results, blur
 import torch
 from torch.nn import functional
@@ -112,9 +112,14 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
     return (maps - low) / (high - low + EPSILON)
 
 
-def prepare(network: Network, *, compiled: bool = True) -> Network:
-    """Frozen, in channels-last memory, the trunk compiled where that is possible."""
+def prepare(network: Network, *, compiled: bool = True, dtype: str = "float32") -> Network:
+    """Frozen, in channels-last memory, the trunk compiled where that is possible, and under autocast to bfloat16."""
     network.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if compiled:
-        compile_trunk(network)
+    run = torch.compile(network.run_trunk, dynamic=False) if compiled and can_compile() else network.run_trunk
+
+    def run_trunk(inputs: torch.Tensor) -> list[torch.Tensor]:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return [stage.float() for stage in run(inputs)]
+
+    network.run_trunk = run_trunk
     return network

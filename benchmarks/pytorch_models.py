@@ -33,7 +33,7 @@ class Network(nn.Module):
         parts: what leads to S0, and from each stage to the next; the last one's output is what CAMs weigh.
         stream: the head; None for GAP.
         images_seen: images passed forward through the trunk so far.
-        run_trunk: from inputs to the stages; may be replaced by its compiled form.
+        run_trunk: from inputs to the stages; may be replaced by another form of itself.
     """
 
     def __init__(self, backbone: Backbone, stream: CrossAttentionStream | None = None):
@@ -147,10 +147,3 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def can_compile() -> bool:
     """Whether `torch.compile` can work here: on a CPU it needs a C++ compiler."""
     return torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++")))
-
-
-def compile_trunk(network: Network) -> bool:
-    """Lets `torch.compile` make the trunk's passes, where it can."""
-    if can_compile():
-        network.run_trunk = torch.compile(network.run_trunk, dynamic=False)
-    return can_compile()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import pytorch_best
-from pytorch_models import Network, compile_trunk, normalise
+from pytorch_models import Network, can_compile, normalise
 import pytorch_official
 import torch
 
@@ -54,7 +54,7 @@ def best(model: castream.Model, methods: Sequence[str], batch: int, example: np.
 
     side = Side(model, evaluate)
     for network in side.networks.values():
-        pytorch_best.prepare(network)
+        pytorch_best.prepare(network, dtype=model.backbone.dtype)
         evaluate(
             network, _on_device(example), torch.zeros(len(example), dtype=torch.long, device=_device()), ["gradcam"]
         )
@@ -83,26 +83,26 @@ def usual_maps(
 
 
 def training_step(
-    model: castream.Model, pixels: np.ndarray, labels: np.ndarray, *, compiled: bool, dtype: str
+    model: castream.Model, pixels: np.ndarray, labels: np.ndarray, *, compiled: bool
 ) -> Callable[[], object] | None:
     """A step of the one stream of `model` beside its trunk without gradients; None where `compiled` cannot be."""
     (head,) = model.heads
     network = _network(model, head)
     stream = network.stream
     assert stream is not None
-    pytorch_best.prepare(network, compiled=False)
-    if compiled and not compile_trunk(network):
+    if compiled and not can_compile():
         return None
+    pytorch_best.prepare(network, compiled=compiled, dtype=model.backbone.dtype)
     stream.requires_grad_(True)
     optimizer = torch.optim.SGD(stream.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     images = torch.tensor(pixels, device=_device()).permute(0, 3, 1, 2)  # channels last in memory, as they came
     targets = torch.tensor(labels, device=_device()).long()
 
     def run() -> None:
-        with torch.no_grad(), torch.autocast(_device(), torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.no_grad():
             stages = network.stages(normalise(images / 255))
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network.classify([s.float() for s in stages]), targets).backward()
+        torch.nn.functional.cross_entropy(network.classify(stages), targets).backward()
         optimizer.step()
         if images.is_cuda:
             torch.cuda.synchronize()
@@ -112,7 +112,7 @@ def training_step(
 
 def forward_pass(model: castream.Model, pixels: np.ndarray) -> Callable[[], object]:
     """Class probabilities of all `pixels` under GAP at PyTorch's best, and nothing else; for timing."""
-    network = pytorch_best.prepare(_network(model, "gap"))
+    network = pytorch_best.prepare(_network(model, "gap"), dtype=model.backbone.dtype)
     inputs = normalise(_on_device(pixels).contiguous(memory_format=torch.channels_last))
 
     @torch.no_grad()

@@ -51,6 +51,6 @@ def evaluate(
 def maps(network: Network, images: torch.Tensor, labels: torch.Tensor, method: str, batch: int) -> np.ndarray:
     """Saliency maps `[B, H, W]`, Score-CAM's masks `batch` at a time."""
     targets = [ClassifierOutputTarget(int(label)) for label in labels]
-    with METHODS[method](model=network, target_layers=[network.parts[-1][-1]]) as cam:
+    with METHODS[method](model=network, target_layers=[[*network.parts[-1].children()][-1]]) as cam:
         cam.batch_size = batch
         return cam(input_tensor=images, targets=targets)

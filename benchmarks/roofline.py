@@ -18,10 +18,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import in_turn, machine, on_accelerator
+from timing import default_dtype, in_turn, on_accelerator
 from train_step import forward_pass, peak_bytes, seven_streams, training_step
 
 import castream_jax as castream
+from castream_jax.commands.bench import machine
 from castream_jax.cpu import keep_freed_memory
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     if arguments.quick:
         arguments.backbones, arguments.trained = "cifar_resnet8", "cifar_resnet8"
         arguments.batch, arguments.size, side, gigabytes = 4, 32, 256, 0.01
-    dtype = "bfloat16" if on_accelerator() else "float32"
+    dtype = default_dtype()
     rates = measured_rates(side, gigabytes, dtype)
 
     rng = np.random.default_rng(0)

@@ -1,16 +1,11 @@
 """How programs are timed: the ones to compare in turn, so that a drift of the machine hits all of them."""
 
 from collections.abc import Callable, Mapping
-import os
-import platform
 import statistics
 import time
-from typing import Any
+from typing import Literal
 
 import jax
-
-import castream_jax as castream
-from castream_jax.cpu import XLA_FLAGS
 
 
 def in_turn(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -29,15 +24,6 @@ def on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "cores": os.cpu_count(),
-        "platform": platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "castream_jax": castream.__version__,
-        "xla_flags": " ".join(f"--{name}={value}" for name, value in XLA_FLAGS.items()),
-    }
+def default_dtype() -> Literal["float32", "bfloat16"]:
+    """Of the trunk, on the device at hand."""
+    return "bfloat16" if on_accelerator() else "float32"

@@ -18,9 +18,10 @@ from typing import Any
 from flax import nnx
 import jax
 import numpy as np
-from timing import in_turn, machine, on_accelerator
+from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
+from castream_jax.commands.bench import machine
 from castream_jax.cpu import keep_freed_memory
 from castream_jax.training.optimizer import sgd
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
@@ -36,9 +37,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if on_accelerator() else "float32"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
     arguments = parser.parse_args()
@@ -63,7 +62,7 @@ def main() -> None:
     if pytorch_sides is not None:
         model = castream.Model(backbone, {"s0": streams["s0"]})
         for name, compiled in (("pytorch", False), ("pytorch_compiled", True)):
-            step = pytorch_sides.training_step(model, pixels, labels, compiled=compiled, dtype=arguments.dtype)
+            step = pytorch_sides.training_step(model, pixels, labels, compiled=compiled)
             if step is not None:
                 functions[name] = step
     seconds = in_turn(functions, arguments.rounds)

@@ -16,8 +16,6 @@ from castream_jax.model import Model
 
 Tree = Any
 
-DEFAULT_CHUNK = 32
-
 # Images that a device likes best. On two CPU cores ResNet-50 runs at 37, 38, 35, 33 images/s for 8, 16, 32, 64 images
 # at once, and a CIFAR ResNet-20 at 2528, 2451, 2167, 1195 for 32, 64, 128, 2048: more no longer fits the caches.
 _FASTEST = {"cpu": 32}

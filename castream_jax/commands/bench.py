@@ -17,33 +17,51 @@ class Figure(NamedTuple):
     Attributes:
         title: what it is.
         path: keys that lead to it in the program's JSON.
-        aim: the number aimed at on two CPU cores in float32.
+        aim: the number aimed at on two CPU cores in float32; None for none.
+        on_accelerator: that on one accelerator with a bfloat16 trunk.
         at_most: whether smaller is better.
     """
 
     title: str
     path: tuple[str, ...]
-    aim: float
+    aim: float | None
+    on_accelerator: float | None = None
     at_most: bool = False
 
 
-# Program -> its figures. `evaluation` writes its JSON to a file; the others print it.
+# Program -> its figures. Correctness comes first: speed means nothing where the numbers move.
 FIGURES = {
+    "deviation": (
+        Figure("largest deviation over its bar, official code", ("official code over bar",), 1, 1, at_most=True),
+        Figure("the same, logits of torchvision", ("torchvision over bar",), 1, 1, at_most=True),
+    ),
     "forward": (
-        Figure("forward pass of ResNet-50 ÷ PyTorch, channels last", ("backbones", "resnet50", "ratio"), 1.0),
-        Figure("forward pass of ConvNeXt-T ÷ PyTorch", ("backbones", "convnext_tiny", "ratio"), 0.8),
-        Figure("forward pass of EfficientNet-B0 ÷ PyTorch", ("backbones", "efficientnet_b0", "ratio"), 0.8),
+        Figure("forward pass of ResNet-50 ÷ PyTorch", ("backbones", "resnet50", "ratio"), 1.0, 1.0),
+        Figure("the same ÷ PyTorch compiled", ("backbones", "resnet50", "ratio_compiled"), None),
+        Figure("forward pass of ConvNeXt-T ÷ PyTorch", ("backbones", "convnext_tiny", "ratio"), 0.8, 0.8),
+        Figure("the same ÷ PyTorch compiled", ("backbones", "convnext_tiny", "ratio_compiled"), None),
+        Figure("forward pass of EfficientNet-B0 ÷ PyTorch", ("backbones", "efficientnet_b0", "ratio"), 0.8, 0.8),
+        Figure("the same ÷ PyTorch compiled", ("backbones", "efficientnet_b0", "ratio_compiled"), None),
     ),
-    "train_step": (Figure("training step ÷ forward pass", ("step_over_forward",), 1.05, at_most=True),),
-    "many_streams": (Figure("step of seven streams ÷ step of one", ("many_over_one",), 1.15, at_most=True),),
+    "train_step": (
+        Figure("training step ÷ forward pass, ResNet-50", ("step_over_forward",), 1.05, 1.10, at_most=True),
+        Figure("training images/s ÷ PyTorch's best", ("over_pytorch",), 1.05, 1.2),
+        Figure("training images/s", ("images_per_second", "step"), None, 10_000),
+        Figure("step of seven streams ÷ step of one", ("seven_over_one",), 1.15, 1.15, at_most=True),
+    ),
     "evaluation": (
-        Figure("three methods, five metrics: official procedure ÷ ours", ("speed_up", "official"), 3.0),
-        Figure("the same: PyTorch at its best ÷ ours", ("speed_up", "best"), 1.8),
-        Figure("the same: share of the distinct forward passes alone", ("share_of_floor",), 0.9),
+        Figure("three methods, two heads, five metrics: official procedure ÷ ours", ("speed_up", "official"), 3, 10),
+        Figure("the same: PyTorch at its best, compiled ÷ ours", ("speed_up", "best"), 1.8, 2),
+        Figure("the same: pytorch-grad-cam and RISE ÷ ours", ("speed_up", "usual"), 3, 10),
+        Figure("Score-CAM masks/s ÷ images/s of forward passes alone", ("scorecam_share",), 0.95, 0.9),
+        Figure("evaluation: share of the floor of distinct forward passes", ("share_of_floor",), 0.9, 0.85),
+        Figure("hours for 50,000 images", ("hours_for_50000_images",), None, 1, at_most=True),
     ),
-    "loading": (Figure("peak memory of loading ÷ parameters", ("peak_over_parameter_bytes",), 3.0, at_most=True),),
+    "methods": (),
+    "roofline": (),
+    "loading": (Figure("peak memory of loading ÷ parameters", ("peak_over_parameter_bytes",), 3, 3, at_most=True),),
     "explain": (
-        Figure("seconds to the first explanation, second start", ("second_start", "seconds"), 5.0, at_most=True),
+        Figure("seconds to the first explanation, second start", ("second_start", "seconds"), 5, at_most=True),
     ),
 }
 
@@ -57,7 +75,12 @@ def add(commands: Any) -> None:
         "programs", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}; by default all, in half an hour or so"
     )
     command.add_argument("--quick", action="store_true", help="small forms, which only show that all of it works")
-    command.add_argument("--out", metavar="FILE", help="JSON of all that the programs measured")
+    command.add_argument(
+        "--out", metavar="FILE.json", help="all that the programs measured; tables of it in Markdown beside, FILE.md"
+    )
+    command.add_argument(
+        "--seconds", type=float, help="start no program after so many seconds: for machines lent by the minute"
+    )
     command.add_argument("--benchmarks", metavar="DIR", help="by default the benchmarks/ beside the package")
 
 
@@ -84,44 +107,85 @@ def run(arguments: argparse.Namespace) -> None:
 
     say = Progress("bench", total=len(names), unit="programs").say
     results, failed = {}, []
+    begin = time.perf_counter()
     for number, name in enumerate(names, 1):
+        if arguments.seconds is not None and time.perf_counter() - begin > arguments.seconds:
+            say(f"no time is left for {', '.join(names[number - 1 :])}")
+            break
         say(f"{number} of {len(names)}: {name}")
         result = _measure(folder / f"{name}.py", quick=arguments.quick)
         if result is None:
             failed.append(name)
         else:
             results[name] = result
-    report = {"machine": _machine(), "quick": arguments.quick, "results": results}
+    report = {"machine": machine(), "quick": arguments.quick, "results": results}
+    text = "\n".join(table(report))
     if arguments.out:
         path = Path(arguments.out)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print("\n".join(table(report)))
+        path.with_suffix(".md").write_text(f"# {path.stem}\n\n{text}\n", encoding="utf-8")
+    print(text)
     if failed:
         raise ValueError(f"These benchmarks failed, as they said above: {', '.join(failed)}.")
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
-    """The figures of a report in Markdown; what a program could not measure, for want of PyTorch, has a dash."""
-    machine = report["machine"]
+    """A report in Markdown; what a program could not measure, for want of PyTorch, has a dash."""
+    machine, results = report["machine"], report["results"]
+    accelerator = machine["device"] != "cpu"
     lines = [
         f"{machine['device']}, {machine['cores']} cores, {machine['platform']}, Python {machine['python']}, "
         f"jax {machine['jax']}, castream_jax {machine['castream_jax']}"
         + (" (small forms: only to show that they work)" if report["quick"] else ""),
         "",
-        "| what | measured | aim | command |",
-        "|---|---:|---:|---|",
+        *_header("what", "measured", "aim", "command"),
     ]
-    for name, result in report["results"].items():
+    for name, result in results.items():
         for figure in FIGURES[name]:
             value: Any = result
             for key in figure.path:
                 value = value.get(key) if isinstance(value, Mapping) else None
-            missed = value is not None and (value > figure.aim if figure.at_most else value < figure.aim)
+            aim = figure.on_accelerator if accelerator else figure.aim
+            missed = value is not None and aim is not None and (value > aim if figure.at_most else value < aim)
             text = "–" if value is None else f"{value:.2f}{' (missed)' if missed and not report['quick'] else ''}"
-            aim = f"{'≤' if figure.at_most else '≥'} {figure.aim:g}"
-            lines.append(f"| {figure.title} | {text} | {aim} | `benchmarks/{name}.py` |")
+            aimed = "–" if aim is None else f"{'≤' if figure.at_most else '≥'} {aim:g}"
+            lines.append(f"| {figure.title} | {text} | {aimed} | `benchmarks/{name}.py` |")
+    if "methods" in results:
+        lines += _methods_table(results["methods"])
+    if "roofline" in results:
+        lines += _roofline_table(results["roofline"])
     return lines
+
+
+def _methods_table(result: Mapping[str, Any]) -> list[str]:
+    title = f"Alone, {result['backbone']}, {result['images']} images of {result['size']} × {result['size']}, two heads:"
+    lines = ["", title, "", *_header("method or metric", "ms per image", "forward passes", "× pytorch-grad-cam")]
+    for name, row in {**result["methods"], **result["metrics"]}.items():
+        times = row.get("over_pytorch_grad_cam", "–")
+        lines.append(f"| {name} | {row['milliseconds_per_image']:.3g} | {row['forward_passes']:,.4g} | {times} |")
+    return lines
+
+
+def _roofline_table(result: Mapping[str, Any]) -> list[str]:
+    matrix, copy, side = result["matrix_flops"] / 1e9, result["copy_bytes"] / 1e9, result["size"]
+    title = (
+        f"Of the rates that this machine reaches, {matrix:,.0f} GFLOP/s in a product of {result['dtype']} matrices and "
+        f"{copy:,.1f} GB/s in a copy; {result['batch']} images of {side} × {side}:"
+    )
+    columns = ("program", "images/s", "GFLOP per image", "of the matrix rate", "MB per image", "of the copy rate")
+    lines = ["", title, "", *_header(*columns, "peak memory, MB")]
+    for name, row in result["programs"].items():
+        peak = "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}"
+        lines.append(
+            f"| {name} | {row['images_per_second']:,.4g} | {row['gflop_per_image']:.3g} | {row['flops_share']:.0%} "
+            f"| {row['megabytes_per_image']:.3g} | {row['bytes_share']:.0%} | {peak} |"
+        )
+    return lines
+
+
+def _header(first: str, *others: str) -> list[str]:
+    return ["| " + " | ".join((first, *others)) + " |", "|---|" + "---:|" * len(others)]
 
 
 def _measure(program: Path, *, quick: bool) -> dict[str, Any] | None:
@@ -137,12 +201,14 @@ def _measure(program: Path, *, quick: bool) -> dict[str, Any] | None:
     return result | {"program_seconds": round(time.perf_counter() - begin, 1)}
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What a figure was measured on."""
     import os
     import platform
 
     import jax
 
+    from castream_jax.cpu import XLA_FLAGS
     from castream_jax.version import __version__
 
     return {
@@ -153,4 +219,5 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "castream_jax": __version__,
+        "xla_flags": " ".join(f"--{name}={value}" for name, value in XLA_FLAGS.items()),
     }

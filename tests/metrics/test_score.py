@@ -107,7 +107,7 @@ def test_scores_do_not_depend_on_batch_order_or_company(small_model, seed: int, 
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_model, devices: int):
-    # 1e-6 absolute: each device convolves a smaller batch, which may change the order of some sums.
+    # 5e-6 absolute, on maps that min-max enlarges: products over fewer images are summed in another order.
     from castream_jax.evaluation.explain import explain_batch
 
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_mode
         split_over_images(mesh),
     )
     for ours, reference in zip(jax.tree.leaves(explain_batch(*inputs)), jax.tree.leaves(one), strict=True):
-        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=5e-6)
     hlo = explain_batch.lower(*inputs).compile().as_text() or ""
     assert "convolution" in hlo
     assert "all-gather" not in hlo
