@@ -1,8 +1,9 @@
 """Decoding and transforming images: images per second and core, beside a PyTorch loader on Pillow doing the same work.
 
-    python benchmarks/data_pipeline.py --path IMAGENET [--split val] [--step resnet50] [--quick]
+    python benchmarks/data_pipeline.py [--path IMAGENET] [--split val] [--step resnet50] [--quick]
 
-IMAGENET is a folder as `--config.data.source=imagenet` reads it. What is counted is processor time, of all threads and
+IMAGENET is a folder as `--config.data.source=imagenet` reads it; by default, 250 crops of 500 x 375 pixels, as large as
+ImageNet's images, of two photographs that scikit-learn has. What is counted is processor time, of all threads and
 worker processes together, so that images per second are images per second and core, and other load on the machine
 matters little. The loaders take turns, A B C A B C …; medians and their ratios to PyTorch's are printed as one JSON
 object.
@@ -24,13 +25,16 @@ from collections.abc import Callable, Iterable, Sequence
 import itertools
 import json
 import os
+from pathlib import Path
 import statistics
+import tempfile
 import time
 from typing import Any
 
 import numpy as np
 from PIL import features
 import PIL.Image
+from sklearn.datasets import load_sample_image
 
 from castream_jax.data import (
     BrightnessJitter,
@@ -61,7 +65,7 @@ SIZE, BATCH = 224, 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", required=True)
+    parser.add_argument("--path")
     parser.add_argument("--split", default="val")
     parser.add_argument("--images", type=int, default=250, help="images per round and loader")
     parser.add_argument("--rounds", type=int, default=7)
@@ -74,20 +78,36 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.steps = BATCH, 1, 2
-    source = ImageNet(arguments.path, arguments.split)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = arguments.path or write_photographs(Path(temporary), arguments.split, arguments.images)
+        print(json.dumps(measure(ImageNet(path, arguments.split), arguments)))
+
+
+def measure(source: ImageNet, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.step:
-        result = waiting_share(source, arguments)
-    else:
-        result = {
-            "evaluation (squash)": compare(source, arguments, train=False, draft=False),
-            "evaluation (squash), draft": compare(source, arguments, train=False, draft=True),
-            "training (random crop, flip, brightness)": compare(source, arguments, train=True, draft=False),
-            "training, draft": compare(source, arguments, train=True, draft=True),
-            "pillow": PIL.__version__,
-            "libjpeg_turbo": features.version("libjpeg_turbo"),
-            "torch": None if torch is None else torch.__version__,
-        }
-    print(json.dumps(result))
+        return waiting_share(source, arguments)
+    return {
+        "evaluation (squash)": compare(source, arguments, train=False, draft=False),
+        "evaluation (squash), draft": compare(source, arguments, train=False, draft=True),
+        "training (random crop, flip, brightness)": compare(source, arguments, train=True, draft=False),
+        "training, draft": compare(source, arguments, train=True, draft=True),
+        "pillow": PIL.__version__,
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
+        "torch": None if torch is None else torch.__version__,
+    }
+
+
+def write_photographs(root: Path, split: str, count: int) -> Path:
+    """An ImageNet folder of random crops."""
+    folder = root / split / "n01440764"
+    folder.mkdir(parents=True)
+    photographs = [PIL.Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        left, top = rng.integers(0, (140, 52))
+        crop = photographs[number % 2].crop((left, top, left + 500, top + 375))
+        crop.save(folder / f"{number:04}.JPEG", quality=95)
+    return root
 
 
 def compare(source: ImageNet, arguments: argparse.Namespace, *, train: bool, draft: bool) -> dict[str, Any]:

@@ -57,6 +57,14 @@ FIGURES = {
         Figure("evaluation: share of the floor of distinct forward passes", ("share_of_floor",), 0.9, 0.85),
         Figure("hours for 50,000 images", ("hours_for_50000_images",), None, 1, at_most=True),
     ),
+    "data_pipeline": (
+        Figure(
+            "images read per core-second ÷ PyTorch's worker, evaluation",
+            ("evaluation (squash)", "ratio_to_torch_one_worker"),
+            1.5,
+        ),
+        Figure("the same, training", ("training (random crop, flip, brightness)", "ratio_to_torch_one_worker"), 1.5),
+    ),
     "methods": (),
     "roofline": (),
     "loading": (Figure("peak memory of loading ÷ parameters", ("peak_over_parameter_bytes",), 3, 3, at_most=True),),
