@@ -1,6 +1,6 @@
 """Each attribution method and each metric alone: seconds per image, and in forward passes of the same trunk.
 
-    python benchmarks/methods.py [--backbone cifar_resnet20] [--images 32] [--quick]
+    python benchmarks/methods.py [--backbone cifar_resnet20] [--images 8] [--quick]
     python benchmarks/methods.py --backbone resnet50 --images 8 --methods gradcam,gradcam++
 
 Two heads, GAP and a stream, on random weights and images; a call has all images, and its one trunk pass counts as part
@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="cifar_resnet20", help="a ResNet of torchvision's or a CIFAR ResNet")
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--metrics", default=",".join(ALL_METRICS))
     parser.add_argument("--rounds", type=int, default=3)

@@ -94,7 +94,7 @@ def base_config() -> Config:
             "gallery": 24,  # images shown in the report
             "images_per_part": 512,  # an interrupted evaluation loses no more than so many
             "curves": True,  # keep the insertion and deletion curve of every row
-            "memory_mib": 0,  # of each device, for masked images; 0: 1 GiB of a CPU's, a quarter of an accelerator's
+            "memory_mib": 0,  # of each device, for masked images; 0: 512 MiB of a CPU's, a quarter of an accelerator's
             "checkpoint": "last",  # or "best", by validation
         }
     )

@@ -74,6 +74,9 @@ FIGURES = {
 }
 
 
+_MACHINE = "import json; from castream_jax.commands.bench import machine; print(json.dumps(machine()))"
+
+
 def add(commands: Any) -> None:
     """Adds the parser to the sub-parsers of `castream`."""
     text = "Measure speed and memory on this machine; PyTorch beside, where it is installed."
@@ -84,7 +87,10 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--quick", action="store_true", help="small forms, which only show that all of it works")
     command.add_argument(
-        "--out", metavar="FILE.json", help="all that the programs measured; tables of it in Markdown beside, FILE.md"
+        "--out",
+        metavar="FILE.json",
+        help="all that was measured, and FILE.md, tables of it; what another run on this machine with these versions "
+        "measured stays",
     )
     command.add_argument(
         "--seconds", type=float, help="start no program after so many seconds: for machines lent by the minute"
@@ -114,7 +120,14 @@ def run(arguments: argparse.Namespace) -> None:
     from castream_jax.progress import Progress
 
     say = Progress("bench", total=len(names), unit="programs").say
-    results, failed = {}, []
+    # In a process of its own, which gives an accelerator's memory back to the programs.
+    of_machine = subprocess.run([sys.executable, "-c", _MACHINE], stdout=subprocess.PIPE, text=True, check=True).stdout
+    report: dict[str, Any] = {"machine": json.loads(of_machine), "quick": arguments.quick, "results": {}}
+    if arguments.out and Path(arguments.out).exists():
+        earlier = json.loads(Path(arguments.out).read_text(encoding="utf-8"))
+        if (earlier["machine"], earlier["quick"]) == (report["machine"], report["quick"]):
+            report["results"] = earlier["results"]
+    failed = []
     begin = time.perf_counter()
     for number, name in enumerate(names, 1):
         if arguments.seconds is not None and time.perf_counter() - begin > arguments.seconds:
@@ -125,17 +138,20 @@ def run(arguments: argparse.Namespace) -> None:
         if result is None:
             failed.append(name)
         else:
-            results[name] = result
-    report = {"machine": machine(), "quick": arguments.quick, "results": results}
-    text = "\n".join(table(report))
-    if arguments.out:
-        path = Path(arguments.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        path.with_suffix(".md").write_text(f"# {path.stem}\n\n{text}\n", encoding="utf-8")
-    print(text)
+            report["results"][name] = result
+            if arguments.out:
+                _write(report, Path(arguments.out))
+    print("\n".join(table(report)))
     if failed:
         raise ValueError(f"These benchmarks failed, as they said above: {', '.join(failed)}.")
+
+
+def _write(report: Mapping[str, Any], path: Path) -> None:
+    from castream_jax.workdir import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(report, indent=2) + "\n")
+    write_atomically(path.with_suffix(".md"), "\n".join([f"# {path.stem}", "", *table(report), ""]))
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
@@ -149,9 +165,9 @@ def table(report: Mapping[str, Any]) -> list[str]:
         "",
         *_header("what", "measured", "aim", "command"),
     ]
-    for name, result in results.items():
-        for figure in FIGURES[name]:
-            value: Any = result
+    for name, figures in FIGURES.items():
+        for figure in figures if name in results else ():
+            value: Any = results[name]
             for key in figure.path:
                 value = value.get(key) if isinstance(value, Mapping) else None
             aim = figure.on_accelerator if accelerator else figure.aim

@@ -71,6 +71,21 @@ def test_no_program_is_started_when_time_is_up(tmp_path: Path, capsys):
     assert "second start" not in captured.out
 
 
+def test_what_was_measured_before_stays_in_the_file(tmp_path: Path, capsys):
+    out, programs = tmp_path / "bench.json", ["--benchmarks", str(tmp_path)]
+    for name, seconds in (("loading", 1.5), ("explain", 2.5), ("explain", 3.5)):
+        text = {"peak_over_parameter_bytes": seconds, "second_start": {"seconds": seconds}}
+        (tmp_path / f"{name}.py").write_text(f"print({json.dumps(json.dumps(text))})")
+        assert main(["bench", name, "--out", str(out), *programs]) == 0
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert [row.split(" | ")[1] for row in last] == ["1.50", "3.50"]
+    elsewhere = json.loads(out.read_text())
+    elsewhere["machine"]["jax"] = "0.0"
+    out.write_text(json.dumps(elsewhere))
+    assert main(["bench", "loading", "--out", str(out), *programs]) == 0
+    assert list(json.loads(out.read_text())["results"]) == ["loading"]
+
+
 def test_a_program_that_fails_is_named_and_the_others_are_told(tmp_path: Path, capsys):
     (tmp_path / "loading.py").write_text("raise SystemExit('no memory')")
     (tmp_path / "explain.py").write_text('print(\'{"second_start": {"seconds": 4.25}}\')')
