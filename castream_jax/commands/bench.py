@@ -151,7 +151,8 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(report, indent=2) + "\n")
-    write_atomically(path.with_suffix(".md"), "\n".join([f"# {path.stem}", "", *table(report), ""]))
+    title = f"# Speed and memory: {report['machine']['device']}, {report['machine']['cores']} cores"
+    write_atomically(path.with_suffix(".md"), "\n".join([title, "", *table(report), ""]))
 
 
 def table(report: Mapping[str, Any]) -> list[str]:

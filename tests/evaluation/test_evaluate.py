@@ -99,8 +99,10 @@ def test_rows_and_summary_equal_the_python_api(trained):
         assert row["name"] == source.name(row["index"])
         assert row["correct"] == hits[row["head"]][row["index"]] == (row["prediction"] == row["label"])
         for metric in ("AD", "AG", "AI", "I", "D", "p", "o", "insertion_curve", "deletion_curve"):
-            # 1e-4: batches of 10 and of 50 are convolved in another order, and AG divides by 1 - p.
-            assert row[metric] == pytest.approx(np.asarray(expected[metric][place]), abs=1e-4), metric
+            # 1e-4: sums in another order, and AG divides by 1 - p. Along a curve, another one of two pixels that are
+            # almost equally salient may then come first.
+            bar = 1e-3 if metric in ("I", "D", "insertion_curve", "deletion_curve") else 1e-4
+            assert row[metric] == pytest.approx(np.asarray(expected[metric][place]), abs=bar), metric
     for entry in summary["metrics"]:
         values = np.asarray(scores[entry["head"], entry["method"]]["AD"], np.float64)
         assert entry["AD"] == pytest.approx(values.mean(), abs=1e-5)
