@@ -6,8 +6,8 @@ The forward pass is the backbone's own, under GAP. A step is that of the stream 
 S2, S3 and S4 on, PROJ -> CA, and class-specific. PyTorch's step has the same stream and the trunk without gradients, in
 channels-last memory, as it is and with the trunk compiled. All are compiled, warmed up and timed in turn; ratios of
 medians are what matters. `peak_bytes` is what the compiler allocates for a program: arguments, results and temporary.
-On an accelerator, batches have 256 images, the trunk is bfloat16 here and under autocast there, and the images lie on
-the device. Prints one JSON object.
+On an accelerator, batches have 256 images, the trunk is bfloat16 here and under autocast there, the images lie on the
+device, and `host_gap` is the share of its time that passes between steps. Prints one JSON object.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import json
 from typing import Any
 
+from device_trace import idle_share
 from flax import nnx
 import jax
 import numpy as np
@@ -53,16 +54,16 @@ def main() -> None:
     labels = rng.integers(0, backbone.num_classes, arguments.batch, np.int32)
     batch = jax.device_put({"pixels": pixels, "label": labels})
 
+    one = castream.Model(backbone, {"s0": streams["s0"]})
     programs = {
         "forward": forward_pass(backbone, batch["pixels"]),
-        "step": training_step(castream.Model(backbone, {"s0": streams["s0"]}), batch),
+        "step": training_step(one, batch),
         "seven_streams": training_step(castream.Model(backbone, streams), batch),
     }
     functions = {name: run for name, (run, _) in programs.items()}
     if pytorch_sides is not None:
-        model = castream.Model(backbone, {"s0": streams["s0"]})
         for name, compiled in (("pytorch", False), ("pytorch_compiled", True)):
-            step = pytorch_sides.training_step(model, pixels, labels, compiled=compiled)
+            step = pytorch_sides.training_step(one, pixels, labels, compiled=compiled)
             if step is not None:
                 functions[name] = step
     seconds = in_turn(functions, arguments.rounds)
@@ -76,6 +77,7 @@ def main() -> None:
         "step_over_forward": round(seconds["step"] / seconds["forward"], 3),
         "seven_over_one": round(seconds["seven_streams"] / seconds["step"], 3),
         "over_pytorch": round(min(theirs) / seconds["step"], 3) if theirs else None,
+        "host_gap": idle_share(*without_waiting(one, batch)) if on_accelerator() else None,
         "peak_bytes": {name: peak_bytes(compiled) for name, (_, compiled) in programs.items()},
         "streams": list(streams),
         "machine": machine(),
@@ -108,16 +110,35 @@ def forward_pass(backbone: castream.Backbone, pixels: jax.Array) -> tuple[Callab
 
 def training_step(model: castream.Model, batch: dict[str, jax.Array]) -> tuple[Callable[[], Any], Any]:
     """One training step of all streams of `model`, waited for; and the compiled program."""
-    split = split_model(model, "streams")
-    optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
-    state = initial_state(split, optimizer)
-    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0).lower(state, split.frozen, batch).compile()
+    step, frozen, state = compiled_step(model, batch)
 
     def run() -> None:
         nonlocal state
-        state = jax.block_until_ready(step(state, split.frozen, batch))
+        state = jax.block_until_ready(step(state, frozen, batch))
 
     return run, step
+
+
+def without_waiting(
+    model: castream.Model, batch: dict[str, jax.Array]
+) -> tuple[Callable[[], None], Callable[[], object]]:
+    """What starts a step, as the training loop does, and what waits for the last one."""
+    step, frozen, state = compiled_step(model, batch)
+
+    def run() -> None:
+        nonlocal state
+        state = step(state, frozen, batch)
+
+    return run, lambda: jax.block_until_ready(state)
+
+
+def compiled_step(model: castream.Model, batch: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
+    """The step, the frozen arrays and the state it starts from."""
+    split = split_model(model, "streams")
+    optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
+    state = initial_state(split, optimizer)
+    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
+    return step.lower(state, split.frozen, batch).compile(), split.frozen, state
 
 
 def peak_bytes(compiled: Any) -> int | None:

@@ -47,6 +47,7 @@ FIGURES = {
         Figure("training step ÷ forward pass, ResNet-50", ("step_over_forward",), 1.05, 1.10, at_most=True),
         Figure("training images/s ÷ PyTorch's best", ("over_pytorch",), 1.05, 1.2),
         Figure("training images/s", ("images_per_second", "step"), None, 10_000),
+        Figure("share of time between steps in which the device waits", ("host_gap",), None, 0.03, at_most=True),
         Figure("step of seven streams ÷ step of one", ("seven_over_one",), 1.15, 1.15, at_most=True),
     ),
     "evaluation": (
