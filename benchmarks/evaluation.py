@@ -44,6 +44,7 @@ import castream_jax as castream
 from castream_jax.attribution import METHODS
 from castream_jax.backbones import torch_state_dict
 from castream_jax.chunks import chunk_for
+from castream_jax.cpu import keep_freed_memory
 from castream_jax.data import CanvasDigits, ImageFolder, Squash
 from castream_jax.evaluation.explain import explain_batch
 from castream_jax.protocol import get_protocol
@@ -61,6 +62,7 @@ Side = Callable[[np.ndarray, np.ndarray], Results]  # of uint8 pixels and labels
 
 def main() -> None:
     arguments = parse_arguments()
+    keep_freed_memory()  # as the command line does; PyTorch gains by it too
     model = make_model(arguments)
     methods = tuple(arguments.methods.split(","))
     pixels, labels = read_images(arguments)
