@@ -4,6 +4,8 @@ Both are used as their documentation shows: a trunk per head, gradients through 
 normalised space in batches of the library's own; insertion and deletion of one image, a pass per step (`single_run`),
 rendered anew. Their definitions differ from those of the official procedure, so that only the time is compared: the
 number of steps is the same.
+
+Import `pytorch_models` first: it makes torchvision importable, which pytorch-grad-cam needs.
 """
 
 # PyTorch is for comparison, where it is installed.
@@ -15,7 +17,7 @@ import numpy as np
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, ScoreCAM
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from pytorch_models import Network  # first: it makes torchvision importable, which pytorch-grad-cam needs
+from pytorch_models import Network
 from pytorch_official import ROWS_PER_STEP, Results, area_under_curve, blur, causal_curve
 import torch
 
