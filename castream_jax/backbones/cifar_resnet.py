@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, Sequential, batch_norm, conv_norm, linear
+from castream_jax.backbones.layers import Conv, Sequential, batch_norm, computed_once, conv_norm, linear
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -31,7 +31,7 @@ class CifarBlock(nnx.Module):
         y = conv_norm(self.conv2, self.bn2, y)
         x = x[:, :: self.stride, :: self.stride]
         half = self.extra_channels // 2
-        return jax.nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (half, half))))
+        return computed_once(jax.nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (half, half)))))
 
 
 class CifarResNet(Backbone):

@@ -12,6 +12,7 @@ from typing import Any
 from flax import nnx
 import jax
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
@@ -95,7 +96,7 @@ def _shifted_sum(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
     shifted = _shifted(x, kernel.shape[0], stride)
-    return functools.reduce(jnp.add, (image * weight for image, weight in zip(shifted, weights, strict=True)))
+    return computed_once(functools.reduce(jnp.add, (a * weight for a, weight in zip(shifted, weights, strict=True))))
 
 
 def _shifted(x: Array, size: int, stride: int) -> Iterator[Array]:
@@ -126,6 +127,21 @@ def identity(x: Array) -> Array:
     return x
 
 
+def computed_once(x: Array) -> Array:
+    """`x`, which XLA computes once on a CPU, and not again in each operation that reads it.
+
+    XLA fuses what is element by element, and sums of shifted images, into whatever reads them. On a CPU the computation
+    that this repeats takes longer than the pass over memory that it saves. XLA's CPU backend drops
+    `lax.optimization_barrier` before it fuses; it does not fuse across a call that must not be inlined.
+    """
+    return lax.platform_dependent(x, cpu=_not_inlined, default=identity)
+
+
+def _not_inlined(x: Array) -> Array:
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(identity)(x)
+
+
 def gelu(x: Array) -> Array:
     """`x Phi(x)`, exact; by the error function as in PyTorch, faster on a CPU than by its complement as in `jax.nn`."""
     return 0.5 * x * (1 + lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
@@ -135,10 +151,10 @@ class BatchNorm(nnx.BatchNorm):
     """`nnx.BatchNorm` whose inference is one multiplication and one addition per channel.
 
     Attributes:
-        folded: whether `conv_norm` multiplies the convolution's kernel instead of its output.
+        folded: whether `conv_norm` multiplies the convolution's kernel instead of its output; None: where it is faster.
     """
 
-    folded = True
+    folded: bool | None = None
 
     def affine(self) -> tuple[Float[Array, " o"], Float[Array, " o"]]:
         """In inference, `x * factor + offset`: the factor and the offset of each channel."""
@@ -163,14 +179,21 @@ def batch_norm(num_features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, mome
 
 
 def conv_norm(conv: Conv, norm: BatchNorm, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-    """`norm(conv(x))` of a convolution without bias; in inference, one convolution.
+    """`norm(conv(x))` of a convolution without bias; in inference on an accelerator, one convolution.
 
-    The kernel is multiplied by BatchNorm's factor here, not when weights are loaded: the parameters stay the published
-    ones to the bit, whatever is computed from them, and so do the fingerprint and every export. A pass over the kernels
-    is nothing beside a pass over a batch of images.
+    There, the kernel is multiplied by BatchNorm's factor, and bias and ReLU can become parts of the convolution. On a
+    CPU they cannot, the factor comes along in their pass for nothing, and one over the kernels would be another
+    (4 % of ResNet-50 on 16 images). Parameters are the published ones to the bit in either case, whatever is computed
+    from them, and so are the fingerprint and every export.
     """
-    if not (norm.use_running_average and norm.folded):
+    if not norm.use_running_average or norm.folded is False:
         return norm(conv(x))
+    if norm.folded:
+        return _folded(conv, norm, x)
+    return lax.platform_dependent(x, cpu=lambda x: norm(conv(x)), default=lambda x: _folded(conv, norm, x))
+
+
+def _folded(conv: Conv, norm: BatchNorm, x: Array) -> Array:
     factor, offset = norm.affine()
     y = conv.convolve(x, conv.kernel[...] * factor[None, None, None])
     return y + _like(offset, y)
@@ -262,7 +285,8 @@ def linear(
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """3 x 3 maximum, stride 2, one pixel of padding: the end of torchvision's ResNet stem."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    return functools.reduce(jnp.maximum, _shifted(x, 3, 2))  # `reduce_window` takes 1.6 times as long on a CPU
+    # `reduce_window` takes 1.6 times as long on a CPU.
+    return computed_once(functools.reduce(jnp.maximum, _shifted(x, 3, 2)))
 
 
 def _like(per_channel: Float[Array, " d"], x: Float[Array, "*b d"]) -> Float[Array, "*ones d"]:

@@ -10,7 +10,16 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, ConvNorm, Sequential, batch_norm, conv_norm, linear, max_pool
+from castream_jax.backbones.layers import (
+    Conv,
+    ConvNorm,
+    Sequential,
+    batch_norm,
+    computed_once,
+    conv_norm,
+    linear,
+    max_pool,
+)
 from castream_jax.backbones.registry import register_backbone
 
 
@@ -29,7 +38,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y = jax.nn.relu(conv_norm(self.conv1, self.bn1, x))
         y = conv_norm(self.conv2, self.bn2, y)
-        return jax.nn.relu(y + shortcut(self.downsample, x))
+        return computed_once(jax.nn.relu(y + shortcut(self.downsample, x)))
 
 
 class Bottleneck(nnx.Module):
@@ -63,9 +72,9 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         y = jax.nn.relu(conv_norm(self.conv1, self.bn1, x))
-        y = jax.nn.relu(conv_norm(self.conv2, self.bn2, y))
+        y = computed_once(jax.nn.relu(conv_norm(self.conv2, self.bn2, y)))
         y = conv_norm(self.conv3, self.bn3, y)
-        return jax.nn.relu(y + shortcut(self.downsample, x))
+        return computed_once(jax.nn.relu(y + shortcut(self.downsample, x)))
 
 
 def projection_shortcut(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> ConvNorm | None:

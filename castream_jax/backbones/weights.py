@@ -126,7 +126,7 @@ def load_backbone(
     taps: Taps | None = None,
     new_classifier: bool = False,
     seed: int = 0,
-    fold_batch_norm: bool = True,
+    fold_batch_norm: bool | None = None,
     dtype: Dtype = "float32",
 ) -> Backbone:
     """A backbone with weights, its parameters allocated once.
@@ -140,7 +140,7 @@ def load_backbone(
         new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.
         seed: of the new classifier's parameters.
         fold_batch_norm: in inference, multiply kernels by BatchNorm's factors instead of what the convolutions give;
-            the parameters stay as they are.
+            the parameters stay as they are. None: on accelerators, where it is faster.
         dtype: type that the trunk computes in, see `Backbone`.
 
     Raises:
