@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flax import nnx
+import jax
+from jax.sharding import SingleDeviceSharding
 import orbax.checkpoint as ocp
 
 from castream_jax.backbones import fingerprint, load_backbone
@@ -70,9 +72,11 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Model:
             dtype=description.dtype,  # pyright: ignore[reportArgumentType]
         )
         model = Model(backbone, build_heads(description, backbone.stage_dims))
-        if streams := nnx.to_pure_dict(nnx.state(model.heads, nnx.Param)):
+        if shapes := nnx.to_pure_dict(nnx.state(model.heads, nnx.Param)):
+            device = SingleDeviceSharding(jax.local_devices()[0])
+            shapes = jax.tree.map(lambda leaf: leaf.update(sharding=device), shapes)
             with ocp.StandardCheckpointer() as checkpointer:
-                nnx.update(model.heads, checkpointer.restore(folder / STREAMS_FOLDER, streams))
+                nnx.update(model.heads, checkpointer.restore(folder / STREAMS_FOLDER, shapes))
     model.images = description.images
     _check_trunk(model, description, folder)
     return model

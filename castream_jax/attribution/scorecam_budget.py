@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 import numpy as np
-import scipy.stats
 
 from castream_jax.attribution.attribute import check_labels, to_map
 from castream_jax.attribution.gradcam import weighted
@@ -110,4 +109,6 @@ def _errors(maps: Float[np.ndarray, "b h w"], exact: Float[np.ndarray, "b h w"])
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float(np.ptp(a) == np.ptp(b))
-    return float(np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1])
+    from scipy.stats import rankdata  # takes half a second, which `castream explain` need not wait
+
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

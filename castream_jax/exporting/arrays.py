@@ -3,6 +3,7 @@
 A name is the path of attributes that leads to the array, `heads.ca.projections.0.kernel`; layouts are JAX's.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ def with_arrays(model: Model, arrays: dict[str, Any]) -> Model:
 
 
 def build_heads(description: Description, stage_dims: tuple[int, ...]) -> dict[str, Head]:
-    """Freshly initialised heads."""
-    return {name: _build_head(dict(fields), stage_dims) for name, fields in description.heads.items()}
+    """Heads that have shapes in their arrays' place: drawing parameters that are then replaced takes a second."""
+    return {
+        name: nnx.eval_shape(functools.partial(_build_head, dict(fields), stage_dims))
+        for name, fields in description.heads.items()
+    }
 
 
 def write_arrays(model: Model, folder: Path) -> None:
