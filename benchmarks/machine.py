@@ -1,5 +1,6 @@
 """What else ran while something was timed."""
 
+import multiprocessing
 import os
 from pathlib import Path
 import time
@@ -25,11 +26,15 @@ class Clock:
 
 
 def _now() -> tuple[float, float, float] | None:
-    """Seconds: of the wall clock, of this process on all cores, of all processes on all cores."""
+    """Seconds: of the wall clock, of this process and its children on all cores, of all processes on all cores."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
     user, nice, system, _idle, _waiting, *interrupts = map(int, path.read_text().split("\n", 1)[0].split()[1:9])
-    own = os.times()
     busy = user + nice + system + sum(interrupts)
-    return time.perf_counter(), own.user + own.system, busy / os.sysconf("SC_CLK_TCK")
+    own = 0
+    for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        own += int(fields[11]) + int(fields[12])  # user and system, see proc(5)
+    ticks = os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), own / ticks, busy / ticks
