@@ -1,5 +1,7 @@
 """What is written otherwise for a CPU equals the plain form: convolutions, products; GELU equals its definition."""
 
+from collections.abc import Callable
+from functools import partial
 import math
 
 from flax import nnx
@@ -9,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from castream_jax.backbones.layers import Conv, gelu, product, times_transposed
+from castream_jax.backbones.layers import Conv, computed_once, gelu, product, times_transposed
 
 
-def grouped(conv: Conv, x: jax.Array) -> jax.Array:
-    """XLA's own grouped convolution."""
+def grouped(conv: Conv, x: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
+    """XLA's own convolution, grouped or not."""
     padding = ((conv.padding, conv.padding),) * 2
     return lax.conv_general_dilated(
         x,
-        conv.kernel[...],
+        conv.kernel[...] if kernel is None else kernel,
         (conv.stride, conv.stride),
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -44,6 +46,26 @@ def test_derivatives(groups: int):
     np.testing.assert_allclose(found, jax.grad(lambda x: (grouped(conv, x) ** 2).sum())(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "kernel_size", "stride", "padding"),
+    [(9, 8, 3, 1, 1), (9, 8, 3, 2, 1), (31, 28, 7, 2, 3), (8, 8, 2, 2, 0), (33, 35, 4, 4, 0), (16, 17, 5, 1, 0)],
+)
+def test_derivatives_are_those_of_xla_and_quick_in_a_loop(height, width, kernel_size, stride, padding):
+    conv = Conv(3, 4, kernel_size, stride=stride, padding=padding, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, height, width, 3)), jnp.float32)
+
+    def derivatives(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
+        return jax.grad(lambda x, kernel: (function(x, kernel) ** 2).sum(), argnums=(0, 1))
+
+    found = derivatives(conv.convolve)(x, conv.kernel[...])
+    for result, expected in zip(found, derivatives(partial(grouped, conv))(x, conv.kernel[...]), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
+    looped = jax.jit(lambda x, kernel: lax.map(lambda x: derivatives(conv.convolve)(x, kernel), x[None]))
+    hlo = looped.lower(x, conv.kernel[...]).compile().as_text()
+    layouts = {line.split("dim_labels=")[1].split(",")[0] for line in hlo.splitlines() if " convolution(" in line}
+    assert layouts == {"b01f_01io->b01f"}, "the only one that XLA's CPU backend has a library for"
+
+
 @pytest.mark.parametrize("groups", [6, 2])
 def test_each_platform_is_lowered_to_its_own_form(groups: int):
     conv = Conv(6, 6, 3, groups=groups, rngs=nnx.Rngs(0))
@@ -51,6 +73,21 @@ def test_each_platform_is_lowered_to_its_own_form(groups: int):
     form = f"feature_group_count = {groups} "
     assert form in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert form not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_what_several_operations_read_is_computed_once():
+    def read_twice(x: jax.Array, keep: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+        y = keep(jnp.maximum(x, 0))
+        return y.sum(0), y[::2] * y[1::2]
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((64, 64)), jnp.float32)
+    times = []
+    for keep in (computed_once, lambda y: y):
+        hlo = jax.jit(partial(read_twice, keep=keep)).lower(x).compile().as_text()
+        times.append(hlo.count(" maximum("))
+    assert times[0] == 1 < times[1], "XLA no longer does what `computed_once` is there for"
+    np.testing.assert_array_equal(computed_once(x), x)
+    np.testing.assert_array_equal(jax.grad(lambda x: (computed_once(x) ** 2).sum())(x), 2 * x)
 
 
 def test_gelu_is_exact():
