@@ -1,6 +1,6 @@
 """Training step: against the forward pass of the same backbone, with seven streams against one, against PyTorch.
 
-    python benchmarks/train_step.py [--backbone resnet50] [--batch 16] [--size 224] [--quick]
+    python benchmarks/train_step.py [--backbone resnet50] [--batch 64] [--size 224] [--quick]
 
 The forward pass is the backbone's own, under GAP. A step is that of the stream from S0; of seven streams: from S0, S1,
 S2, S3 and S4 on, PROJ -> CA, and class-specific. PyTorch's step has the same stream and the trunk without gradients, in
@@ -36,7 +36,7 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
-    parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
+    parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 64)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
