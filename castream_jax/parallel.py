@@ -8,6 +8,7 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
+import orbax.checkpoint as ocp
 
 DATA_AXIS = "data"
 
@@ -57,8 +58,6 @@ def wait_for_all_processes() -> None:
 
     It uses no device and, unlike a collective of CPU devices, has no timeout that a slow process could overrun.
     """
-    import orbax.checkpoint as ocp  # takes a fifth of a second, which `castream explain` need not wait
-
     barrier = ocp.multihost.get_barrier_sync_fn()
     barrier(key=f"castream {next(_barriers)}", timeout_ms=7 * 24 * 3600 * 1000)
 
