@@ -30,16 +30,39 @@ def test_a_jaxlib_that_may_not_know_the_flag_is_told_nothing(monkeypatch: pytest
     assert "XLA_FLAGS" not in cpu.os.environ
 
 
+def run(code: str) -> str:
+    """What a process of its own prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def test_importing_the_package_is_early_enough():
-    """In a process of its own, where JAX came first: XLA's own kernels multiply, and freed memory is kept."""
-    code = """
+    """Where JAX came first, XLA's own kernels multiply."""
+    hlo = run("""
 import jax, jax.numpy as jnp
 import castream_jax
-from castream_jax.cpu import keep_freed_memory
-keep_freed_memory()
 x = jnp.ones((256, 256))
 print(jax.jit(lambda x: x @ x).lower(x).compile().as_text())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert " dot(" in done.stdout
-    assert "ynn" not in done.stdout
+""")
+    assert " dot(" in hlo
+    assert "ynn" not in hlo
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="freed memory is kept where there is glibc")
+def test_freed_memory_is_not_taken_from_the_system_again():
+    faults = run("""
+import ctypes, resource
+from castream_jax.cpu import keep_freed_memory
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
+def use(size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(size)
+    libc.memset(block, 1, size)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(use(2**28), use(2**28))
+""")
+    first, second = map(int, faults.split())
+    assert second < 50 < first  # of the system's pages, even where these are 2 MiB
