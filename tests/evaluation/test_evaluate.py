@@ -222,7 +222,10 @@ def test_padding_is_not_counted_as_correct(tiny_config, tmp_path: Path):
 
 
 def assert_same_results(ours: Path, reference: Path, *, reordered: int = 0) -> None:
-    """Rows and summaries equal to 1e-6, but for the insertion and deletion of so many `reordered` rows."""
+    """Rows and summaries equal to 1e-6.
+
+    Insertion and deletion of so many `reordered` rows may differ by 1e-3, and their means by 1e-5.
+    """
     moved = set()
     for number, (row, expected) in enumerate(zip(read_rows(ours), read_rows(reference), strict=True)):
         assert row.keys() == expected.keys()
@@ -240,10 +243,11 @@ def assert_same_results(ours: Path, reference: Path, *, reordered: int = 0) -> N
         json.loads((workdir / "evaluation" / "summary.json").read_text()) for workdir in (ours, reference)
     )
     assert ours_summary["run"] == reference_summary["run"]
+    tolerance = 1e-5 if reordered else 1e-6
     for key in ("metrics", "differences", "heads"):
         leaves, expected = (jax.tree.leaves_with_path(s[key]) for s in (ours_summary, reference_summary))
         for (path, leaf), (_, value) in zip(leaves, expected, strict=True):
-            assert leaf == (pytest.approx(value, rel=0, abs=1e-6) if isinstance(value, float) else value), path
+            assert leaf == (pytest.approx(value, rel=0, abs=tolerance) if isinstance(value, float) else value), path
 
 
 def test_the_number_of_devices_changes_nothing(trained):
