@@ -88,7 +88,7 @@ def _conv_backward(stride: int, padding: int, residuals: tuple[Array, Array], co
     """Derivatives as convolutions in the layout of the forward pass on a CPU.
 
     XLA's own ones read the kernel, or the images, with swapped axes. Within a loop its CPU backend has no library for
-    these: 20 to 200 times as slow, and all of Opti-CAM seven times.
+    these: 20 to 200 times as slow, and all of Opti-CAM six times.
     """
 
     def in_this_layout(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
