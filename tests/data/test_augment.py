@@ -5,7 +5,6 @@
 
 import io
 import types
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -14,19 +13,6 @@ from scipy.stats import ks_2samp
 
 from castream_jax.data import BrightnessJitter, RandomCrop, RandomFlip, RandomResizedCrop, Record
 from castream_jax.data.decode import EncodedImage
-
-
-@pytest.fixture(scope="module")
-def torchvision() -> ModuleType:
-    """torchvision, also where it was installed without its compiled operators, which transforms have no use for."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the transforms with")
-    try:
-        return pytest.importorskip("torchvision", reason="torchvision is not installed")
-    except RuntimeError:  # operator torchvision::nms does not exist
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        return pytest.importorskip("torchvision")
 
 
 def _record(pixels, box: tuple[float, ...] | None = None) -> Record:

@@ -22,19 +22,6 @@ from castream_jax.training.restore import restore_model
 from castream_jax.training.step import initial_state, make_train_step, split_model
 
 
-@pytest.fixture(scope="module")
-def torch_resnet():
-    """torchvision's class of ResNets, also where it was installed without its compiled operators."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare fine-tuning with")
-    try:
-        return pytest.importorskip("torchvision.models.resnet", reason="torchvision is not installed")
-    except RuntimeError:  # operator torchvision::nms does not exist
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        return pytest.importorskip("torchvision.models.resnet")
-
-
 def batches(count: int):
     """Pixels that are 0 or 1 after division by 255, exactly.
 
@@ -49,10 +36,11 @@ def batches(count: int):
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
-def test_fine_tuning_is_pytorchs(torch_resnet, batch_norm: str):
+def test_fine_tuning_is_pytorchs(torchvision, batch_norm: str):
     # One step, 2e-4 of the largest change: float32, sums of 8 × 64 × 64 terms in another order.
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # after the fixture, which skips where it is not installed
 
+    torch_resnet = torchvision.models.resnet
     backbone = ResNet("resnet10", BasicBlock, (1, 1, 1, 1), num_classes=5, rngs=nnx.Rngs(0))
     theirs = torch_resnet.ResNet(torch_resnet.BasicBlock, [1, 1, 1, 1], num_classes=5)
     before = torch_state_dict(backbone)
