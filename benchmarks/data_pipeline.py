@@ -23,9 +23,9 @@ named frozen backbone) that is spent waiting for data.
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 import itertools
-import json
 import os
 from pathlib import Path
+import resource
 import statistics
 import tempfile
 import time
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import features
 import PIL.Image
+from program import finish, new_parser, parse
 from sklearn.datasets import load_sample_image
 
 from castream_jax.data import (
@@ -48,23 +49,15 @@ from castream_jax.data import (
 from castream_jax.data.reader import Transform
 
 try:
-    import torch
-    import torchvision
+    from pytorch_models import torch, torchvision
 except ModuleNotFoundError:
     torch = torchvision = None
-except RuntimeError:  # torchvision was installed without its compiled operators, which transforms have no use for
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    import torchvision
 
 SIZE, BATCH = 224, 50
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--path")
     parser.add_argument("--split", default="val")
     parser.add_argument("--images", type=int, default=250, help="images per round and loader")
@@ -74,13 +67,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="training steps, with --step")
     parser.add_argument("--step-batch", type=int, default=BATCH, help="batch size, with --step")
     parser.add_argument("--workers", type=int, default=0, help="worker processes, with --step")
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.images, arguments.rounds, arguments.steps = BATCH, 1, 2
+    arguments = parse(parser, images=BATCH, rounds=1, steps=2, step_batch=4)
     with tempfile.TemporaryDirectory() as temporary:
         path = arguments.path or write_photographs(Path(temporary), arguments.split, arguments.images)
-        print(json.dumps(measure(ImageNet(path, arguments.split), arguments)))
+        finish(measure(ImageNet(path, arguments.split), arguments))
 
 
 def measure(source: ImageNet, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,12 +103,13 @@ def write_photographs(root: Path, split: str, count: int) -> Path:
 def compare(source: ImageNet, arguments: argparse.Namespace, *, train: bool, draft: bool) -> dict[str, Any]:
     """Images per second of processor time of each loader, the ratios to PyTorch's, and what draft decoding changes."""
     count = min(arguments.images, len(source))
+    batch = min(BATCH, count)
     sides: dict[str, Callable[[], Iterable[Any]]] = {
-        "ours": lambda: our_batches(source, transforms(train, draft), count, train, arguments.threads)
+        "ours": lambda: our_batches(source, transforms(train, draft), count, batch, train, arguments.threads)
     }
     if torchvision is not None:
-        sides["torch_in_process"] = lambda: torch_batches(source, count, train, 0)
-        sides["torch_one_worker"] = lambda: torch_batches(source, count, train, 1)
+        sides["torch_in_process"] = lambda: torch_batches(source, count, batch, train, 0)
+        sides["torch_one_worker"] = lambda: torch_batches(source, count, batch, train, 1)
     rates: dict[str, list[float]] = {side: [] for side in sides}
     for side in sides:  # once for the file cache
         consume(sides[side]())
@@ -137,14 +128,21 @@ def compare(source: ImageNet, arguments: argparse.Namespace, *, train: bool, dra
 def consume(batches: Iterable[Any]) -> float:
     """Images per second of processor time."""
     begin = processor_seconds()
-    images = sum(len(batch["pixels"] if isinstance(batch, dict) else batch[0]) for batch in batches)
+    images = sum(map(number_of_images, batches))
     return images / (processor_seconds() - begin)
+
+
+def number_of_images(batch: Any) -> int:
+    """Of a batch of ours, without padding, or of PyTorch's."""
+    if not isinstance(batch, dict):
+        return len(batch[0])
+    return int(batch["mask"].sum()) if "mask" in batch else len(batch["pixels"])
 
 
 def processor_seconds() -> float:
     """Of this process and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def transforms(train: bool, draft: bool) -> Sequence[Transform]:
@@ -154,15 +152,15 @@ def transforms(train: bool, draft: bool) -> Sequence[Transform]:
 
 
 def our_batches(
-    source: ImageNet, chain: Sequence[Transform], count: int, train: bool, threads: int
+    source: ImageNet, chain: Sequence[Transform], count: int, batch: int, train: bool, threads: int
 ) -> Iterable[dict[str, np.ndarray]]:
-    options: dict[str, Any] = {"batch_size": BATCH, "transforms": chain, "num_threads": threads}
+    options: dict[str, Any] = {"batch_size": batch, "transforms": chain, "num_threads": threads}
     if train:
-        return itertools.islice(train_loader(source, num_epochs=1, seed=0, **options), count // BATCH)
+        return itertools.islice(train_loader(source, num_epochs=1, seed=0, **options), count // batch)
     return eval_loader(source, limit=count, **options)
 
 
-def torch_batches(source: ImageNet, count: int, train: bool, workers: int) -> Iterable[Any]:
+def torch_batches(source: ImageNet, count: int, batch: int, train: bool, workers: int) -> Iterable[Any]:
     assert torch is not None
     assert torchvision is not None
     torch.set_num_threads(1)
@@ -173,7 +171,7 @@ def torch_batches(source: ImageNet, count: int, train: bool, workers: int) -> It
     normalise = t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     files = [str(source.root / file) for file in source.files[:count]]
     dataset: Any = TorchFiles(files, t.Compose([*steps, t.ToTensor(), normalise]))
-    return torch.utils.data.DataLoader(dataset, BATCH, num_workers=workers)
+    return torch.utils.data.DataLoader(dataset, batch, num_workers=workers)
 
 
 class TorchFiles:
@@ -192,8 +190,10 @@ class TorchFiles:
 
 def deviation(source: ImageNet, count: int, train: bool) -> dict[str, float]:
     """How far pixels are from those of exact decoding, and the share of images that were decoded smaller at all."""
-    loaders = [our_batches(source, transforms(train, draft)[:1], count, train, 0) for draft in (False, True)]
-    pairs = [(a["pixels"].astype(int), b["pixels"].astype(int)) for a, b in zip(*loaders, strict=True)]
+    exact, coarse = (
+        our_batches(source, transforms(train, draft)[:1], count, min(BATCH, count), train, 0) for draft in (False, True)
+    )
+    pairs = [(a["pixels"].astype(int), b["pixels"].astype(int)) for a, b in zip(exact, coarse, strict=True)]
     difference = np.concatenate([np.abs(a - b) for a, b in pairs])
     changed = difference.any((1, 2, 3))
     return {
@@ -216,7 +216,7 @@ def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, 
     backbone = castream.create_backbone(arguments.step, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
     split = split_model(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")
-    optimizer, _ = make_optimizer(base_config().optimizer, steps_per_epoch=100, steps=1000)
+    optimizer, _ = make_optimizer(base_config(), steps_per_epoch=100, steps=1000)
     state, frozen = initial_state(split, optimizer), jax.device_put(split.frozen)
     step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
     batch_size = arguments.step_batch
