@@ -1,44 +1,37 @@
 """What a bfloat16 trunk changes: logits, attention, and the five metrics of every method and head.
 
-    CASTREAM_SHARED=../shared python benchmarks/bfloat16.py [--images 200]
+    CASTREAM_SHARED=../shared python benchmarks/bfloat16.py [--images 200] [--quick]
 
 On the published ResNet-20 with the reference stream and its 200 CIFAR-10 images, kept outside the project. The
 metrics are taken as a user would: maps and scores both with the trunk in question. Prints one JSON object.
 """
 
-import argparse
-import json
-import os
-from pathlib import Path
 import sys
 from typing import Any
 
-from flax import nnx
 import numpy as np
+from program import finish, new_parser, parse
+from reference import ABSENT, load_arrays, make_model
 
 import castream_jax as castream
-from castream_jax.backbones.backbone import Dtype
 from castream_jax.metrics import METRICS
 
 METHODS = ("gradcam", "gradcam++", "scorecam", "attention")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="few images")
-    arguments = parser.parse_args()
-    shared = Path(os.environ.get("CASTREAM_SHARED", "../shared"))
-    if not shared.is_dir():
-        sys.exit(f"There are no reference arrays in {shared}: set CASTREAM_SHARED.")
-    print(json.dumps(compare(shared, 4 if arguments.quick else arguments.images), indent=2))
+    arguments = parse(parser, images=4)
+    if ABSENT:
+        sys.exit(f"Nothing can be compared: {ABSENT}.")
+    finish(compare(arguments.images))
 
 
-def compare(shared: Path, count: int) -> dict[str, Any]:
-    with np.load(shared / "golden" / "castream_cifar10_resnet20.npz") as arrays:
-        golden = dict(arrays)
+def compare(count: int) -> dict[str, Any]:
+    golden = load_arrays()
     pixels, labels = golden["images"][:count].astype(np.float32) / 255, golden["labels"][:count]
-    reference, half = (open_model(shared, golden, dtype) for dtype in ("float32", "bfloat16"))
+    reference, half = (make_model(golden, dtype) for dtype in ("float32", "bfloat16"))
     expected, logits = reference(pixels), half(pixels)
     stages = [model.backbone.stages(pixels) for model in (reference, half)]
     attention = [model.heads["ca"](s)[1] for model, s in zip((reference, half), stages, strict=True)]
@@ -65,14 +58,6 @@ def compare(shared: Path, count: int) -> dict[str, Any]:
             for head, method in scores[0]
         },
     }
-
-
-def open_model(shared: Path, golden: dict[str, np.ndarray], dtype: Dtype) -> castream.Model:
-    backbone = castream.load_backbone("cifar_resnet20", shared / "weights" / "resnet20-12fca82f.th", dtype=dtype)
-    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
-    weights = {name.removeprefix("stream/"): golden[name] for name in golden if name.startswith("stream/")}
-    castream.load_torch_stream(stream, weights)
-    return castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
 
 
 if __name__ == "__main__":

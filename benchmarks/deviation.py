@@ -1,19 +1,20 @@
 """Largest deviations from the official code's and torchvision's reference arrays: the numbers of docs/results.md.
 
-    CASTREAM_SHARED=../shared python benchmarks/deviation.py
+    CASTREAM_SHARED=../shared python benchmarks/deviation.py [--quick]
 
-On whatever device JAX uses, in float32; exits with an error where a deviation exceeds its bar. The reference arrays are
-kept outside the project: without them nothing is compared, which the result says. Prints one JSON object.
+On whatever device JAX uses, in float32. Prints one JSON object, then exits with an error if a deviation exceeds its
+bar. The reference arrays are kept outside the project: without them nothing is compared, which the result says.
+`--quick` takes 20 of the 200 images, and the smallest of torchvision's networks alone.
 """
 
-import argparse
+from collections.abc import Iterable
 import json
-import os
-from pathlib import Path
 import sys
 
 from flax import nnx
 import numpy as np
+from program import above, finish, new_parser, parse
+from reference import ABSENT, SHARED, load_arrays, make_model
 
 import castream_jax as castream
 
@@ -23,65 +24,70 @@ CURVES = ("I", "D")
 BARS = {"AD": 1e-3, "AG": 1e-3, "AI": 1e-3, "mean I, points": 0.1, "mean D, points": 0.1}
 BAR = 1e-4  # of logits, attention logits and maps: float32 sums in another order
 TORCHVISION_BAR = 1e-3
+IMAGES = 200  # in the reference arrays
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="of torchvision the smallest network alone")
-    arguments = parser.parse_args()
-    shared = Path(os.environ.get("CASTREAM_SHARED", "../shared"))
-    if not shared.is_dir():
-        print(json.dumps({"skipped": f"there are no reference arrays in {shared}: set CASTREAM_SHARED"}))
+    arguments = parse(new_parser(__doc__))
+    if ABSENT:
+        finish({"skipped": ABSENT})
         return
-    found = {
-        "official code": official_code(shared),
-        "torchvision": torchvision(shared, 1 if arguments.quick else None),
-    }
-    over = {
-        "official code over bar": max(value / BARS.get(name, BAR) for name, value in found["official code"].items()),
-        "torchvision over bar": max(found["torchvision"].values()) / TORCHVISION_BAR,
-    }
-    print(json.dumps({**found, **over}, indent=2))
-    if not max(over.values()) <= 1:  # NaN, too
-        sys.exit("Not equal within the bars.")
+    images, networks = (20, 1) if arguments.quick else (IMAGES, None)
+    finish(*judged({"official code": official_code(images), "torchvision": torchvision(networks)}, images))
 
 
-def official_code(shared: Path) -> dict[str, float]:
-    with np.load(shared / "golden" / "castream_cifar10_resnet20.npz") as arrays:
-        golden = dict(arrays)
-    backbone = castream.load_backbone("cifar_resnet20", shared / "weights" / "resnet20-12fca82f.th")
-    stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
-    weights = {name.removeprefix("stream/"): golden[name] for name in golden if name.startswith("stream/")}
-    castream.load_torch_stream(stream, weights)
-    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+def judged(found: dict[str, dict[str, float]], images: int = IMAGES) -> tuple[dict[str, object], list[str]]:
+    """With the largest deviation over its bar of each side; and what is above its bar."""
+    result, missed = dict[str, object](found), []
+    for side, values in found.items():
+        bars = {name: bar(side, name, images) for name in values}
+        result[f"{side} over bar"] = _max(value / bars[name] for name, value in values.items())
+        missed += above(bars, values, of=side)
+    return result, missed
+
+
+def bar(side: str, name: str, images: int) -> float:
+    if side == "torchvision":
+        return TORCHVISION_BAR
+    # What the order of equal saliencies does to a mean falls with the root of the number of images.
+    factor = (IMAGES / images) ** 0.5 if name.startswith("mean") else 1.0
+    return BARS.get(name, BAR) * factor
+
+
+def official_code(images: int) -> dict[str, float]:
+    arrays = load_arrays()
+    model = make_model(arrays)
+    golden = {name: array if name.startswith("stream/") else array[:images] for name, array in arrays.items()}
     pixels, labels = golden["images"].astype(np.float32) / 255, golden["labels"]
-    stages = backbone.stages(pixels)
+    stages = model.backbone.stages(pixels)
     maps = castream.attribute(model, pixels, labels, tuple(METHODS))
     scores = castream.score(model, pixels, labels, maps)
     keys = {key: f"{key[0]}/{METHODS[key[1]]}" for key in maps}
 
-    result = {"logits": max(_largest(value, golden[f"{head}/logits"]) for head, value in model(pixels).items())}
+    result = {"logits": _max(_largest(value, golden[f"{head}/logits"]) for head, value in model(pixels).items())}
+    stream = model.heads["ca"]
+    assert isinstance(stream, castream.CrossAttentionStream)
     attention = stream.attention_logits(stages)
-    result["attention logits"] = max(
+    result["attention logits"] = _max(
         _largest(logits[:, 0], golden[f"attention_logits_{number}"]) for number, logits in enumerate(attention)
     )
     for method in METHODS:
         of_method = [key for key in maps if key[1] == method]
-        result[f"{method} maps"] = max(_largest(maps[key], golden[f"{keys[key]}/map"]) for key in of_method)
+        result[f"{method} maps"] = _max(_largest(maps[key], golden[f"{keys[key]}/map"]) for key in of_method)
     for metric in ("AD", "AG", "AI"):
-        result[metric] = max(_largest(scores[key][metric], golden[f"{name}/{metric}"]) for key, name in keys.items())
+        result[metric] = _max(_largest(scores[key][metric], golden[f"{name}/{metric}"]) for key, name in keys.items())
     for metric in CURVES:
         means = (scores[key][metric].mean() - golden[f"{name}/{metric}"].mean() for key, name in keys.items())
-        result[f"mean {metric}, points"] = max(100 * abs(float(mean)) for mean in means)
+        result[f"mean {metric}, points"] = _max(100 * abs(float(mean)) for mean in means)
     return result
 
 
-def torchvision(shared: Path, networks: int | None) -> dict[str, float]:
-    sys.path.insert(0, str(shared / "golden"))
+def torchvision(networks: int | None) -> dict[str, float]:
+    sys.path.insert(0, str(SHARED / "golden"))
     from reference_weights import reference_state_dict  # pyright: ignore[reportMissingImports]
 
-    manifests = json.loads((shared / "golden" / "torchvision_manifests.json").read_text())
-    with np.load(shared / "golden" / "torchvision_logits.npz") as arrays:
+    manifests = json.loads((SHARED / "golden" / "torchvision_manifests.json").read_text())
+    with np.load(SHARED / "golden" / "torchvision_logits.npz") as arrays:
         golden = dict(arrays)
     result = {}
     for name, manifest in list(manifests.items())[:networks]:
@@ -94,6 +100,11 @@ def torchvision(shared: Path, networks: int | None) -> dict[str, float]:
 
 def _largest(ours: object, reference: np.ndarray) -> float:
     return float(np.abs(np.asarray(ours) - reference).max())
+
+
+def _max(values: Iterable[float]) -> float:
+    """NaN if one of them is: Python's `max` would pass it over."""
+    return float(np.max([*values]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Four sides get the same images, weights and machine: this library (one trunk pas
 procedure as written (`pytorch_official.py`), the best that plain PyTorch does (`pytorch_best.py`), at its fastest batch
 size, and what is at hand, pytorch-grad-cam and RISE (`pytorch_usual.py`), where it is installed. Group of images by
 group of images they are timed in turn, and the median counts. Compiling is not timed. The numbers of the first three
-must be equal, or this exits with an error. The machine should be idle, or the ratios flatter JAX.
+must be equal, or this exits with an error at the end. The machine should be idle, or the ratios flatter JAX.
 
 The floor is what no evaluation can do without: the distinct images that must pass forward ÷ images per second of
 nothing but forward passes, a chunk of images at a time (`floor.py`).
@@ -25,7 +25,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 import importlib.metadata
 import importlib.util
-import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -41,6 +40,8 @@ from floor import count_masks, count_scored, forward_pass, images_per_second, ti
 import jax
 from machine import Clock
 import numpy as np
+from program import above, as_json, exit_if, new_parser, parse
+from reference import load_stream
 from timing import default_dtype, on_accelerator
 
 import castream_jax as castream
@@ -70,14 +71,19 @@ def main() -> None:
     methods = tuple(arguments.methods.split(","))
     pixels, labels = read_images(arguments)
     group, chunk = arguments.group, arguments.chunk or chunk_for(model, *pixels.shape[1:3])
+    at_least = 0.1 if arguments.quick else 2.0  # seconds that a forward pass or a part is timed for
 
     # --- nothing but forward passes, of so many images at a time ---
     forward = forward_pass(model, resized(pixels, chunk))
-    rates = {"ours": {n: images_per_second(forward_pass(model, resized(pixels, n)), n) for n in arguments.batches}}
+    rates = {
+        "ours": {n: images_per_second(forward_pass(model, resized(pixels, n)), n, at_least) for n in arguments.batches}
+    }
     pytorch, best_batch = {}, None
     if pytorch_sides is not None:
         alone = pytorch_sides.forward_pass
-        rates["PyTorch"] = {n: images_per_second(alone(model, resized(pixels, n)), n) for n in arguments.batches}
+        rates["PyTorch"] = {
+            n: images_per_second(alone(model, resized(pixels, n)), n, at_least) for n in arguments.batches
+        }
         best_batch = max(rates["PyTorch"], key=rates["PyTorch"].__getitem__)
         as_it_is = make_side if on_accelerator() else SideAsItIs
         pytorch["official"] = as_it_is("official", arguments)
@@ -90,7 +96,7 @@ def main() -> None:
     # --- every group of images through all sides, in turn ---
     timings: dict[str, list[tuple[int, float]]] = {name: [] for name in sides}
     results: dict[str, list[Results]] = {name: [] for name in sides}
-    chunk_rates = [images_per_second(forward, chunk)]
+    chunk_rates = [images_per_second(forward, chunk, at_least)]
     clock = Clock()
     for begin in range(0, len(pixels), group):
         for name, side in sides.items():
@@ -101,7 +107,7 @@ def main() -> None:
             results[name].append(side(pixels[begin:end], labels[begin:end]))
             timings[name].append((end - begin, time.perf_counter() - start))
             print(f"{name}: images {begin} … {end - 1} in {timings[name][-1][1]:.1f} s", file=sys.stderr)
-        chunk_rates.append(images_per_second(forward, chunk))
+        chunk_rates.append(images_per_second(forward, chunk, at_least))
     others = clock.others()
 
     images = {name: sum(count for count, _ in of_groups) for name, of_groups in timings.items()}
@@ -111,7 +117,7 @@ def main() -> None:
     passes = {name: side.images_seen / images[name] for name, side in pytorch.items()}
     passes["ours"] = count_distinct(model, pixels, methods, group) / len(pixels)
     parts = time_parts(
-        model, pixels[: arguments.part_images], labels[: arguments.part_images], methods, PROTOCOL, chunk
+        model, pixels[: arguments.part_images], labels[: arguments.part_images], methods, PROTOCOL, chunk, at_least
     )
     rate = statistics.median(chunk_rates)
     report = {
@@ -140,19 +146,13 @@ def main() -> None:
         "jax": jax.__version__,
         "torch": None if pytorch_sides is None else importlib.metadata.version("torch"),
     }
+    missed = []
+    if arguments.dtype != "bfloat16":
+        missed = [each for name, row in deviations.items() for each in above(bars(name, images[name]), row, of=name)]
     print(markdown(report))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
-    if arguments.dtype == "bfloat16":
-        return
-    wrong = [
-        f"{metric} of {name}"
-        for name, row in deviations.items()
-        for metric, bar in bars(name, images[name]).items()
-        if not row[metric] <= bar  # NaN, too
-    ]
-    if wrong:
-        sys.exit(f"Not equal within the bars: {', '.join(wrong)}.")
+        Path(arguments.json).write_text(as_json(report, missed) + "\n")
+    exit_if(missed)
 
 
 class SideAsItIs:
@@ -195,7 +195,7 @@ def count_distinct(model: castream.Model, pixels: np.ndarray, methods: tuple[str
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--weights", help="its weights, a PyTorch or safetensors file")
     parser.add_argument("--stream", help="the stream's weights under official names, an .npz file")
@@ -209,10 +209,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pytorch-images", type=int, help="fewer images for PyTorch; seconds per image are compared")
     parser.add_argument("--part-images", type=int, help="images whose parts are timed; default 1, or one group")
     parser.add_argument("--json", help="file to write")
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.backbone, arguments.images, arguments.group = "cifar_resnet8", 8, 4
+    arguments = parse(parser, backbone="cifar_resnet8", images=8, group=4)
     cifar = arguments.backbone.startswith("cifar")
     arguments.images = arguments.images or (500 if cifar else 8 if on_accelerator() else 1)
     arguments.size = arguments.size or (32 if cifar else 224)
@@ -241,9 +238,7 @@ def make_model(arguments: argparse.Namespace) -> castream.Model:
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
     if arguments.stream:
         with np.load(arguments.stream) as arrays:
-            prefix = "stream/" if any(name.startswith("stream/") for name in arrays) else ""
-            names = [name for name in arrays if name.startswith(prefix)]
-            castream.load_torch_stream(stream, {name.removeprefix(prefix): arrays[name] for name in names})
+            load_stream(stream, dict(arrays))
     return castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
 
 

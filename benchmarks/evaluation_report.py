@@ -27,7 +27,7 @@ def deviation(ours: Results, theirs: Results) -> dict[str, float]:
     """Largest deviation of each metric, in the units of `BARS`, on the images that both have.
 
     AG divides by `1 - p` and AI asks whether `o > p`: where `p` is 1, or `o` is `p`, rounding decides. Such images do
-    not count; `"undecided"` is the largest share of them.
+    not count; `"undecided"` is the largest share of them. NaN stays NaN.
     """
     result = dict.fromkeys((*BARS, "undecided"), 0.0)
     for key, expected in theirs.items():
@@ -40,7 +40,7 @@ def deviation(ours: Results, theirs: Results) -> dict[str, float]:
                 largest = 100 * abs(differences.mean())
             else:
                 largest = np.abs(differences[decided.get(metric, slice(None))]).max(initial=0)
-            result[metric] = max(result[metric], float(largest))
+            result[metric] = float(np.maximum(result[metric], largest))
     return result
 
 

@@ -41,11 +41,11 @@ def count_scored(images: int, size: int, maps: int, protocol: Protocol) -> int:
     return images * (1 + maps * (1 + 2 * inner)) + 1
 
 
-def images_per_second(function: Callable[[], object], images: int) -> float:
-    """Of a function that takes so many `images`: median of two seconds of calls, at least three, after a first one."""
+def images_per_second(function: Callable[[], object], images: int, at_least: float) -> float:
+    """Of a function that takes so many `images`: median of `at_least` seconds of calls, at least 3, after a first."""
     function()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < 2:
+    while len(times) < 3 or sum(times) < at_least:
         begin = time.perf_counter()
         function()
         times.append(time.perf_counter() - begin)
@@ -67,8 +67,13 @@ def time_parts(
     methods: tuple[str, ...],
     protocol: Protocol,
     chunk: int,
+    at_least: float,
 ) -> list[tuple[str, int, float]]:
-    """`[(part, distinct forward passes, seconds)]` of one call on all `pixels`, each part compiled and timed alone."""
+    """`[(part, distinct forward passes, seconds)]` of one call on all `pixels`, each part compiled and timed alone.
+
+    Args:
+        at_least: seconds that each part is timed for.
+    """
     graphdef, state = nnx.split(model)
     count, height, width = pixels.shape[:3]
 
@@ -83,26 +88,28 @@ def time_parts(
     def order(maps: Any) -> Any:
         return {key: pixel_ranks(upsample(one, height, width)) for key, one in maps.items()}
 
-    parts = [("trunk pass and logits", count, timed(lambda s, x: inputs(s, x).logits, state, pixels)[0])]
+    parts = [("trunk pass and logits", count, timed(at_least, lambda s, x: inputs(s, x).logits, state, pixels)[0])]
     maps = {}
     for method in methods:
-        seconds, of_method = timed(lambda s, x, m=method: saliency_maps(inputs(s, x), (m,)), state, pixels)
+        seconds, of_method = timed(at_least, lambda s, x, m=method: saliency_maps(inputs(s, x), (m,)), state, pixels)
         maps |= of_method
         passes = count + (count_masks(model, pixels, count) if method == "scorecam" else 0)
         parts.append((f"trunk pass and {method}", passes, seconds))
-    parts.append(("order of pixels", 0, timed(order, maps)[0]))
+    parts.append(("order of pixels", 0, timed(at_least, order, maps)[0]))
     passes = count + count_scored(count, height, len(maps), protocol)
-    parts.append(("trunk pass and scores, with the order of pixels", passes, timed(score, state, pixels, maps)[0]))
+    parts.append(
+        ("trunk pass and scores, with the order of pixels", passes, timed(at_least, score, state, pixels, maps)[0])
+    )
     return parts
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Seconds of the compiled `function`, median of the calls of two seconds, at least one; and its result."""
+def timed(at_least: float, function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Seconds of the compiled `function`, median of `at_least` seconds of calls, one or more; and its result."""
     compiled = jax.jit(function).lower(*arguments).compile()
     times: list[float] = []
     while True:
         begin = time.perf_counter()
         result = jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter() - begin)
-        if sum(times) > 2:
+        if sum(times) > at_least:
             return statistics.median(times), result

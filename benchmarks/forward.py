@@ -11,15 +11,14 @@ batches have 256 images and the trunk is bfloat16. Prints one JSON object; witho
 # PyTorch is for comparison, where it is installed.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
 
-import argparse
 from collections.abc import Callable
-import json
 import time
 from typing import Any
 
 from flax import nnx
 import jax
 import numpy as np
+from program import finish, new_parser, parse
 from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
@@ -34,24 +33,21 @@ except ModuleNotFoundError:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
+    arguments = parse(parser, backbones="resnet18", batch=2, size=64, rounds=1)
     keep_freed_memory()  # as the command line does
-    if arguments.quick:
-        arguments.backbones, arguments.batch, arguments.size, arguments.rounds = "resnet18", 2, 64, 3
     pixels = np.random.default_rng(0).random((arguments.batch, arguments.size, arguments.size, 3), np.float32)
     of_backbones = {
         name: measure(name, pixels, arguments.dtype, arguments.rounds) for name in arguments.backbones.split(",")
     }
     shape = {"batch": arguments.batch, "size": arguments.size, "dtype": arguments.dtype}
     versions = {"torch": None if torch is None else torch.__version__, "machine": machine()}
-    print(json.dumps({"backbones": of_backbones, **shape, **versions}))
+    finish({"backbones": of_backbones, **shape, **versions})
 
 
 def measure(name: str, pixels: np.ndarray, dtype: Dtype, rounds: int) -> dict[str, Any]:

@@ -5,12 +5,12 @@
 A fresh process loads the file and reads its own high-water mark (Linux). Prints one JSON object.
 """
 
-import argparse
-import json
 from pathlib import Path
 import subprocess
 import sys
 import tempfile
+
+from program import finish, new_parser, parse
 
 _LOAD = """
 import sys
@@ -40,16 +40,14 @@ save_torch_weights(castream.create_backbone(sys.argv[1], rngs=nnx.Rngs(0)), sys.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="resnet152")
-    parser.add_argument("--quick", action="store_true", help="a small backbone")
-    arguments = parser.parse_args()
-    name = "resnet18" if arguments.quick else arguments.backbone
+    name = parse(parser, backbone="resnet18").backbone
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "trunk.safetensors")
         subprocess.run([sys.executable, "-c", _SAVE, name, path], check=True)
-        ratio = subprocess.run([sys.executable, "-c", _LOAD, name, path], check=True, capture_output=True, text=True)
-    print(json.dumps({"backbone": name, "peak_over_parameter_bytes": round(float(ratio.stdout), 2)}))
+        ratio = subprocess.run([sys.executable, "-c", _LOAD, name, path], check=True, stdout=subprocess.PIPE, text=True)
+    finish({"backbone": name, "peak_over_parameter_bytes": round(float(ratio.stdout), 2)})
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ of it. A metric is measured of one map per head. Where pytorch-grad-cam is insta
 GAP are timed in turn, twice as many as one head's, since it takes a trunk per head. Prints one JSON object.
 """
 
-import argparse
 from collections.abc import Callable
 import importlib.util
-import json
 from typing import Any
 
 from flax import nnx
 import jax
 import numpy as np
+from program import finish, new_parser, parse
 from timing import in_turn
 
 import castream_jax as castream
@@ -32,18 +31,15 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="cifar_resnet20", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--metrics", default=",".join(ALL_METRICS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
+    methods, metrics = "gradcam,scorecam,attention", "AD,I"
+    arguments = parse(parser, backbone="cifar_resnet8", images=2, methods=methods, metrics=metrics, rounds=1)
     keep_freed_memory()  # as the command line does
-    if arguments.quick:
-        arguments.backbone, arguments.images, arguments.rounds = "cifar_resnet8", 2, 1
-        arguments.methods, arguments.metrics = "gradcam,scorecam,attention", "AD,I"
     size = 32 if arguments.backbone.startswith("cifar") else 224
     backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
@@ -87,7 +83,7 @@ def main() -> None:
         },
         "machine": machine(),
     }
-    print(json.dumps(result))
+    finish(result)
 
 
 if __name__ == "__main__":

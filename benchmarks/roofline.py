@@ -8,15 +8,14 @@ and results of each of its instructions, so that what stays in a cache counts to
 JSON object.
 """
 
-import argparse
 from collections.abc import Callable
-import json
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from program import finish, new_parser, parse
 from timing import default_dtype, in_turn, on_accelerator
 from train_step import forward_pass, peak_bytes, seven_streams, training_step
 
@@ -26,19 +25,17 @@ from castream_jax.cpu import keep_freed_memory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0", help="their forward passes")
     parser.add_argument("--trained", default="resnet50", help="backbone beside which streams are trained")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
+    arguments = parse(parser, backbones="cifar_resnet8", trained="cifar_resnet8", batch=4, size=32, rounds=1)
     keep_freed_memory()  # as the command line does
     side, gigabytes = (8192, 4.0) if on_accelerator() else (2048, 0.25)
     if arguments.quick:
-        arguments.backbones, arguments.trained = "cifar_resnet8", "cifar_resnet8"
-        arguments.batch, arguments.size, side, gigabytes = 4, 32, 256, 0.01
+        side, gigabytes = 256, 0.01
     dtype = default_dtype()
     rates = measured_rates(side, gigabytes, dtype)
 
@@ -59,7 +56,7 @@ def main() -> None:
     seconds = in_turn({name: run for name, (run, _) in programs.items()}, arguments.rounds)
     rows = {name: row(compiled, seconds[name], arguments.batch, rates) for name, (_, compiled) in programs.items()}
     shape = {"batch": arguments.batch, "size": arguments.size, "dtype": dtype}
-    print(json.dumps({**shape, **rates, "programs": rows, "machine": machine()}))
+    finish({**shape, **rates, "programs": rows, "machine": machine()})
 
 
 def create(name: str, dtype: Any) -> castream.Backbone:

@@ -10,15 +10,14 @@ On an accelerator, batches have 256 images, the trunk is bfloat16 here and under
 device, and `host_gap` is the share of its time that passes between steps. Prints one JSON object.
 """
 
-import argparse
 from collections.abc import Callable
-import json
 from typing import Any
 
 from device_trace import idle_share
 from flax import nnx
 import jax
 import numpy as np
+from program import finish, new_parser, parse
 from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
@@ -34,17 +33,14 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 64)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="a small run that only shows that it works")
-    arguments = parser.parse_args()
+    arguments = parse(parser, backbone="cifar_resnet8", batch=8, size=32, rounds=3)
     keep_freed_memory()  # as the command line does
-    if arguments.quick:
-        arguments.backbone, arguments.batch, arguments.size, arguments.rounds = "cifar_resnet8", 8, 32, 3
 
     backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
     backbone.dtype = arguments.dtype
@@ -82,7 +78,7 @@ def main() -> None:
         "streams": list(streams),
         "machine": machine(),
     }
-    print(json.dumps(result))
+    finish(result)
 
 
 def seven_streams(backbone: castream.Backbone) -> dict[str, castream.CrossAttentionStream]:
