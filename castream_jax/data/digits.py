@@ -7,7 +7,7 @@ of other digits, so that a saliency map has a right place to point at: the digit
 from functools import cache
 from typing import Any
 
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -77,7 +77,7 @@ class CanvasDigits:
 
 
 @cache
-def _load_digits() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
+def _load_digits() -> tuple[UInt8[np.ndarray, "n 8 8"], Int32[np.ndarray, " n"]]:
     """Glyphs, 0 to 255, bright on black, and their labels (int32)."""
     from sklearn.datasets import load_digits  # slow to import, and only this source needs it
 
@@ -87,7 +87,7 @@ def _load_digits() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
 
 def draw_canvas(
     rng: np.random.Generator, glyph: Glyph, fragments: UInt8[np.ndarray, "n 8 8"], size: int
-) -> tuple[UInt8[np.ndarray, "size size 3"], Float32[np.ndarray, "4"]]:
+) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float32[np.ndarray, "4"]]:
     """Draws background, strokes, pieces of `fragments` and the whole `glyph`, then dims the light.
 
     Returns:

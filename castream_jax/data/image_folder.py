@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import os
 from pathlib import Path
 
+from jaxtyping import Int32
 import numpy as np
 
 from castream_jax.data.image_files import ImageFiles
@@ -51,7 +52,7 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def list_classes(root: Path, folder: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def list_classes(root: Path, folder: Path, names: Sequence[str]) -> tuple[list[str], Int32[np.ndarray, " images"]]:
     """Images of the class folders `names` in `folder`: paths relative to `root`, and the position of their class.
 
     Raises:

@@ -4,7 +4,7 @@
 be pickled.
 """
 
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from jaxtyping import Bool, Float32, UInt8
 import numpy as np
@@ -25,6 +25,7 @@ class Record(TypedDict):
     target_mask: NotRequired[Bool[np.ndarray, " k"]]  # and False for classes that are neither there nor absent
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the loaders need to know of a dataset."""
 

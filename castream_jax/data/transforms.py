@@ -110,7 +110,7 @@ def scale_box(box: Box, x: float, y: float) -> Box:
     return box * np.array([x, y, x, y], np.float32)
 
 
-def shift_box(box: Box, left: float, top: float, width: int, height: int) -> Box:
+def shift_box(box: Box, left: int, top: int, width: int, height: int) -> Box:
     """The box in the window of `width` × `height` whose corner is at (`left`, `top`); no area if it is outside."""
     lowest, highest = np.zeros(4, np.float32), np.array([width, height, width, height], np.float32)
     return np.clip(box - np.array([left, top, left, top], np.float32), lowest, highest)
