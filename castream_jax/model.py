@@ -10,9 +10,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
-import numpy as np
 
-from castream_jax.backbones.backbone import Backbone
+from castream_jax.backbones.backbone import Backbone, Pixels
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Model(nnx.Module):
         self.heads = nnx.Dict(heads)
         self.images = images
 
-    def __call__(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
+    def __call__(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
         """Logits of each head."""
         return self.logits(self.backbone.stages(pixels))
 
@@ -81,7 +80,7 @@ class Model(nnx.Module):
         """The baseline's prediction, under GAP."""
         return jnp.argmax(self.backbone.classify(stages[-1].mean((1, 2))), axis=-1)
 
-    def probabilities(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> dict[str, Float[Array, "b k"]]:
+    def probabilities(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
         """Softmax of the logits of each head: the `predict` that every mask is scored by."""
         return {name: jax.nn.softmax(logits) for name, logits in self(pixels).items()}
 

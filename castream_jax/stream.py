@@ -16,7 +16,9 @@ import numpy as np
 from castream_jax.backbones.layers import PRECISION, linear, product, times_transposed
 from castream_jax.backbones.weights import check_names
 
-Stages = Sequence[Float[Array, "b h w d"]]
+# S0 … SL, each of its own size.
+Stages = Sequence[Float[Array, "b _hl _wl _dl"]]
+Attention = tuple[Float[Array, "b n _hl _wl"], ...]
 
 _xavier = nnx.initializers.xavier_uniform()
 
@@ -24,9 +26,7 @@ _xavier = nnx.initializers.xavier_uniform()
 class GlobalAveragePooling(nnx.Module):
     """The head that a CNN is trained with: the mean over positions of the last stage."""
 
-    def __call__(
-        self, stages: Stages, query: Int[Array, " b"] | None = None
-    ) -> tuple[Float[Array, "b d"], tuple[Float[Array, "b n h w"], ...]]:
+    def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
         """Representation `[B, d_L]` and no attention; `query` is ignored."""
         return stages[-1].mean((1, 2)), ()
 
@@ -174,9 +174,7 @@ class CrossAttentionStream(nnx.Module):
             ]
         )
 
-    def __call__(
-        self, stages: Stages, query: Int[Array, " b"] | None = None
-    ) -> tuple[Float[Array, "b d"], tuple[Float[Array, "b n h w"], ...]]:
+    def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
         """Args:
             stages: S0 … SL, each `[B, h_l, w_l, d_l]`.
             query: which CLS token each image starts from, `[B]`; needed when `num_queries` > 1.
@@ -189,15 +187,11 @@ class CrossAttentionStream(nnx.Module):
             jax.nn.softmax(logit.reshape(*logit.shape[:2], -1)).reshape(logit.shape) for logit in logits
         )
 
-    def attention_logits(
-        self, stages: Stages, query: Int[Array, " b"] | None = None
-    ) -> tuple[Float[Array, "b n h w"], ...]:
+    def attention_logits(self, stages: Stages, query: Int[Array, " b"] | None = None) -> Attention:
         """What the softmax is taken of, `F_l q_l / sqrt(d_l)` (without the key bias, which cancels), per stage read."""
         return self._walk(stages, query)[1]
 
-    def _walk(
-        self, stages: Stages, query: Int[Array, " b"] | None
-    ) -> tuple[Float[Array, "b d"], tuple[Float[Array, "b n h w"], ...]]:
+    def _walk(self, stages: Stages, query: Int[Array, " b"] | None) -> tuple[Float[Array, "b d"], Attention]:
         dims = [stage.shape[-1] for stage in stages[self.start_stage :]]
         expected = [projection.in_features for projection in self.projections]
         if dims != expected:
@@ -205,7 +199,7 @@ class CrossAttentionStream(nnx.Module):
                 f"This stream reads stages of {expected} channels from S{self.start_stage} on; "
                 f"the {len(stages)} given stages have {[stage.shape[-1] for stage in stages]}."
             )
-        token = self._first_token(stages[-1].shape[0], query)
+        token = self._first_token(stages[-1], query)
         all_logits = []
         for features, attend, project in zip(
             stages[self.start_stage :], self.attentions, self.projections, strict=True
@@ -217,9 +211,9 @@ class CrossAttentionStream(nnx.Module):
             all_logits.append(logits.reshape(batch, self.num_heads, height, width))
         return token, tuple(all_logits)
 
-    def _first_token(self, batch: int, query: Int[Array, " b"] | None) -> Float[Array, "b d"]:
+    def _first_token(self, stage: Float[Array, "b hl wl dl"], query: Int[Array, " b"] | None) -> Float[Array, "b d"]:
         if self.num_queries == 1:
-            return jnp.broadcast_to(self.cls_token[...], (batch, self.cls_token.shape[1]))
+            return jnp.broadcast_to(self.cls_token[...], (stage.shape[0], self.cls_token.shape[1]))
         if query is None:
             raise ValueError(
                 f"A class-specific stream has {self.num_queries} queries: pass query, the class of each image [B] "

@@ -9,24 +9,24 @@ import jax
 from jax.core import Tracer
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int
-import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.registry import METHODS, parse_method
 from castream_jax.attribution.saliency import min_max, upsample
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
 
-Maps = dict[tuple[str, str], Float[Array, "b h w"]]
+Maps = dict[tuple[str, str], Float[Array, "b _h _w"]]
 
 
 def attribute(
     model: Model,
-    pixels: Float[Array | np.ndarray, "b height width 3"],
-    labels: Int[Array | np.ndarray, " b"],
+    pixels: Float[AnyArray, "b height width 3"],
+    labels: Int[AnyArray, "..."],
     methods: Sequence[str] = ("gradcam",),
     protocol: str | Protocol = "castream",
     *,
@@ -122,7 +122,7 @@ def needs_chunk(methods: Sequence[str]) -> bool:
     return any(parse_method(text).method.chunked for text in methods)
 
 
-def check_labels(model: Model, pixels: Array | np.ndarray, labels: Array | np.ndarray) -> Int[Array, " b"]:
+def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -> Int32[Array, " b"]:
     """`labels` as int32 `[B]`, or a ValueError that names what is wrong."""
     if jnp.shape(labels) != pixels.shape[:1]:
         raise ValueError(

@@ -79,6 +79,6 @@ def weighted(features: Float[Array, "b h w d"], weights: Float[Array, "b d"]) ->
     return jax.nn.relu(combined(features, weights))
 
 
-def _ratio(numerator: Float[Array, "*n"], denominator: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def _ratio(numerator: Float[Array, "*#n"], denominator: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """0 where the denominator is 0."""
     return jnp.where(denominator != 0, numerator / jnp.where(denominator != 0, denominator, 1), 0)

@@ -2,14 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 import numpy as np
 
 from castream_jax.backbones import Backbone
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.protocol import Protocol
 
 
-def interpolation_matrix(small: int, large: int, *, align_corners: bool) -> Float[np.ndarray, "large small"]:
+def interpolation_matrix(small: int, large: int, *, align_corners: bool) -> Float32[np.ndarray, "{large} {small}"]:
     """`U` such that `U x` is `x` enlarged linearly from `small` to `large` values.
 
     Args:
@@ -26,9 +27,9 @@ def interpolation_matrix(small: int, large: int, *, align_corners: bool) -> Floa
 
 
 def enlarge(
-    rows: Float[Array | np.ndarray, "*n height h"],
+    rows: Float[AnyArray, "*n height h"],
     maps: Float[Array, "n h w"],
-    columns: Float[Array | np.ndarray, "*n width w"],
+    columns: Float[AnyArray, "*n width w"],
 ) -> Float[Array, "n height width"]:
     """`rows` @ map @ `columns`ᵀ for every map: separable interpolation as two small matrix products."""
     rows, columns = jnp.asarray(rows), jnp.asarray(columns)

@@ -49,7 +49,7 @@ def rise(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
 
 def rise_masks(
     numbers: Int[Array, " n"], height: int, width: int, protocol: Protocol
-) -> Float[Array, "n height width"]:
+) -> Float[Array, "n {height} {width}"]:
     """Masks by their numbers.
 
     `s` x `s` cells, each on with `protocol.rise_probability`, are enlarged bilinearly to `s + 1` cells of

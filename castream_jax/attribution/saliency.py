@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from castream_jax.backbones.backbone import AnyArray
 
-def min_max(scores: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+
+def min_max(scores: Float[AnyArray, "b h w"]) -> Float[Array, "b h w"]:
     """Each map scaled to [0, 1]; a constant map carries no information and becomes all zeros."""
     low = scores.min((1, 2), keepdims=True)
     span = scores.max((1, 2), keepdims=True) - low
@@ -13,6 +15,6 @@ def min_max(scores: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
     return jnp.where(span > 0, jnp.clip((scores - low) / jnp.where(span > 0, span, 1), 0, 1), 0)
 
 
-def upsample(maps: Float[Array, "b h w"], height: int, width: int) -> Float[Array, "b height width"]:
+def upsample(maps: Float[Array, "b h w"], height: int, width: int) -> Float[Array, "b {height} {width}"]:
     """Bilinear with half-pixel centres (`align_corners=False`): no shift against the image."""
     return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear", antialias=False)

@@ -15,6 +15,7 @@ from castream_jax.attribution.attribute import check_labels, to_map
 from castream_jax.attribution.gradcam import weighted
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.scorecam import channel_scores, channel_weights, most_active
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
 from castream_jax.parallel import over_images, sharding_of
@@ -25,8 +26,8 @@ Errors = dict[str, dict[int, dict[str, Float[np.ndarray, " b"]]]]
 
 def scorecam_budget_error(
     model: Model,
-    pixels: Float[Array | np.ndarray, "b height width 3"],
-    labels: Int[Array | np.ndarray, " b"],
+    pixels: Float[AnyArray, "b height width 3"],
+    labels: Int[AnyArray, "..."],
     budgets: Sequence[int],
     protocol: str | Protocol = "castream",
     *,
@@ -97,7 +98,7 @@ def _maps(
     return over_images(run, sharding)(state, pixels, labels)
 
 
-def _errors(maps: Float[np.ndarray, "b h w"], exact: Float[np.ndarray, "b h w"]) -> dict[str, np.ndarray]:
+def _errors(maps: Float[np.ndarray, "b h w"], exact: Float[np.ndarray, "b h w"]) -> dict[str, Float[np.ndarray, " b"]]:
     difference = np.abs(maps - exact)
     return {
         "max": difference.max((1, 2)),

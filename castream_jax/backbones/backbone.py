@@ -6,8 +6,14 @@ from typing import Literal, TypeAlias
 
 from flax import nnx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32, Shaped
 import numpy as np
+
+# What users pass: NumPy's arrays or JAX's.
+AnyArray: TypeAlias = Array | np.ndarray
+
+# Images `[B, H, W, 3]`, RGB in [0, 1], as they are given: a backbone examines what comes.
+Pixels: TypeAlias = Shaped[AnyArray, "..."]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,6 +23,9 @@ Taps: TypeAlias = Literal["official", "stages"] | Sequence[int]
 
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+# S0 … SL, each of its own size: an axis that begins with an underscore need not be the same in all of them.
+Features: TypeAlias = tuple[Float32[Array, "b _hl _wl _dl"], ...]
 
 
 class Backbone(nnx.Module):
@@ -67,7 +76,7 @@ class Backbone(nnx.Module):
         self.mean = tuple(mean)
         self.std = tuple(std)
 
-    def normalise(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    def normalise(self, pixels: Float[AnyArray, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Pixels in [0, 1] to the trunk's input."""
         return (jnp.asarray(pixels) - self._row(self.mean)) / self._row(self.std)
 
@@ -77,9 +86,9 @@ class Backbone(nnx.Module):
 
     def stages(
         self,
-        pixels: Float[Array | np.ndarray, "b h w 3"],
-        offsets: Mapping[int, Float[Array, "b hl wl dl"]] | None = None,
-    ) -> tuple[Float[Array, "b hl wl dl"], ...]:
+        pixels: Pixels,
+        offsets: Mapping[int, Float[Array, "b _hl _wl _dl"]] | None = None,
+    ) -> Features:
         """Feature maps S0 … SL of `pixels` (float, [0, 1], RGB, not normalised).
 
         Args:
@@ -93,8 +102,8 @@ class Backbone(nnx.Module):
         return self._taken(self._run(self._parts(), self._checked_input(pixels), offsets))
 
     def stages_and_target(
-        self, pixels: Float[Array | np.ndarray, "b h w 3"]
-    ) -> tuple[tuple[Float[Array, "b hl wl dl"], ...], Float[Array, "b h w d"], Callable[[Array], Array]]:
+        self, pixels: Pixels
+    ) -> tuple[Features, Float32[Array, "b hl wl dl"], Callable[[Array], Array]]:
         """S0 … SL, the features that class activation maps weigh, and the function of these that SL is.
 
         They are SL itself unless an architecture says otherwise.
@@ -102,7 +111,7 @@ class Backbone(nnx.Module):
         stages = self.stages(pixels)
         return stages, stages[-1], lambda features: features
 
-    def _checked_input(self, pixels: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    def _checked_input(self, pixels: Pixels) -> Float[Array, "b h w 3"]:
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise ValueError(
                 f"pixels must be floating point [B, H, W, 3] in [0, 1], got {pixels.dtype} {list(pixels.shape)}."
@@ -127,7 +136,7 @@ class Backbone(nnx.Module):
             boundaries.append(x)
         return boundaries
 
-    def _taken(self, boundaries: Sequence[Array]) -> tuple[Array, ...]:
+    def _taken(self, boundaries: Sequence[Array]) -> Features:
         return tuple(boundaries[tap].astype(jnp.float32) for tap in self.taps)
 
     @abc.abstractmethod
@@ -153,5 +162,5 @@ class Backbone(nnx.Module):
         return numbers
 
     @staticmethod
-    def _row(values: tuple[float, ...]) -> Float[Array, "1 1 1 3"]:
+    def _row(values: tuple[float, ...]) -> Float32[Array, "1 1 1 3"]:
         return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 from flax import nnx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
-import numpy as np
+from jaxtyping import Array, Float, Float32
 
-from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.backbone import Backbone, Features, Pixels, Taps
 from castream_jax.backbones.layers import Conv, Sequential, gelu, identity, layer_norm, linear
 from castream_jax.backbones.registry import register_backbone
 
@@ -77,8 +76,8 @@ class ConvNext(Backbone):
         )
 
     def stages_and_target(
-        self, pixels: Float[Array | np.ndarray, "b h w 3"]
-    ) -> tuple[tuple[Float[Array, "b hl wl dl"], ...], Float[Array, "b h w d"], Callable[[Array], Array]]:
+        self, pixels: Pixels
+    ) -> tuple[Features, Float32[Array, "b hl wl dl"], Callable[[Array], Array]]:
         """S0 … SL, and the residual branch of the last block, before its layer scale: the official code's target."""
         *parts, last_stage = self._parts()
         *blocks, last_block = last_stage  # pyright: ignore[reportGeneralTypeIssues]

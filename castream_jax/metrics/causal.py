@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 from jax import lax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 import numpy as np
 import scipy.ndimage
 
@@ -38,7 +38,7 @@ def pixel_ranks(
     return jax.vmap(invert)(order).reshape(saliency.shape)
 
 
-def pixels_moved(height: int, width: int, rows_per_step: int, num_steps: int = 0) -> Int[np.ndarray, " steps+1"]:
+def pixels_moved(height: int, width: int, rows_per_step: int, num_steps: int = 0) -> Int[np.ndarray, " points"]:
     """How many pixels have been inserted or deleted after each step: 0, …, all of them.
 
     A step moves `rows_per_step` rows' worth of pixels (28 steps at 224 x 224 with 8 rows) or, if `num_steps` is given,
@@ -49,7 +49,7 @@ def pixels_moved(height: int, width: int, rows_per_step: int, num_steps: int = 0
     return np.append(np.arange(0, everything, per_step), everything)
 
 
-def blur_kernel(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
+def blur_kernel(size: int, sigma: float) -> Float32[np.ndarray, "{size} {size}"]:
     """A Dirac filtered by a Gaussian reflected at the kernel's border, as RISE and the official code make it."""
     dirac = np.zeros((size, size))
     dirac[size // 2, size // 2] = 1
@@ -69,7 +69,7 @@ def blur(inputs: Float[Array, "b h w 3"], kernel: Float[np.ndarray, "k k"]) -> F
     return sum(shifted, start=jnp.zeros_like(inputs))
 
 
-def area_under_curve(curve: Float[Array, "*b steps"], at: Float[np.ndarray, " steps"]) -> Float[Array, "*b"]:
+def area_under_curve(curve: Float[Array, "*b points"], at: Float[np.ndarray, " points"]) -> Float[Array, "*b"]:
     """Trapezoid area over the points `at` of [0, 1], in rising order."""
     widths = np.diff(at)
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int, Num
 import numpy as np
 import scipy.ndimage
 
-Boxes = Num[np.ndarray, "b n 4"]
+Boxes = Num[np.ndarray, "..."]  # as they are given: `_checked` says what they should be
 Valid = Bool[np.ndarray, "b n"] | None
 
 
-def object_mask(boxes: Boxes, height: int, width: int, valid: Valid = None) -> Bool[np.ndarray, "b height width"]:
+def object_mask(boxes: Boxes, height: int, width: int, valid: Valid = None) -> Bool[np.ndarray, "b {height} {width}"]:
     """Whether each pixel is inside the object.
 
     Raises:
@@ -36,7 +36,7 @@ def object_mask(boxes: Boxes, height: int, width: int, valid: Valid = None) -> B
 
 
 def pointing_game(
-    saliency: Float[np.ndarray, "b h w"], boxes: Boxes, valid: Valid = None, *, tolerance: float = 0
+    saliency: Float[np.ndarray, "b h w"], boxes: Boxes, valid: Valid = None, *, tolerance: float | int = 0
 ) -> Bool[np.ndarray, " b"]:
     """Whether the map's maximum hits the object (Zhang et al., Excitation Backprop, 2018); the mean is the accuracy.
 
@@ -103,7 +103,7 @@ def box_iou(
     return iou.max(-1)
 
 
-def _checked(boxes: Boxes, valid: Valid) -> tuple[Boxes, Bool[np.ndarray, "b n"]]:
+def _checked(boxes: Boxes, valid: Valid) -> tuple[Num[np.ndarray, "b n 4"], Bool[np.ndarray, "b n"]]:
     boxes = np.asarray(boxes)
     if boxes.ndim != 3 or boxes.shape[2] != 4:
         raise ValueError(f"boxes must be [B, N, 4] = (x0, y0, x1, y1), got {list(boxes.shape)}.")

@@ -10,12 +10,13 @@ import dataclasses
 from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 import numpy as np
 import scipy.stats
 
 from castream_jax.attribution import attribute
 from castream_jax.backbones import load_torch_state_dict, torch_state_dict
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.backbones.weights import fresh_classifier
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
@@ -27,8 +28,8 @@ CLASSIFIER = "classifier"
 
 def cascading_randomisation(
     model: Model,
-    pixels: Float[Array | np.ndarray, "b height width 3"],
-    labels: Int[Array | np.ndarray, " b"],
+    pixels: Float[AnyArray, "b height width 3"],
+    labels: Int[AnyArray, "..."],
     methods: Sequence[str] = ("gradcam", "attention"),
     protocol: str | Protocol = "castream",
     *,
@@ -83,9 +84,7 @@ def cascading_randomisation(
     return rows
 
 
-def rank_correlation(
-    a: Float[Array | np.ndarray, "b h w"], b: Float[Array | np.ndarray, "b h w"]
-) -> Float[np.ndarray, " b"]:
+def rank_correlation(a: Float[AnyArray, "b h w"], b: Float[AnyArray, "b h w"]) -> Float[np.ndarray, " b"]:
     """Spearman's rank correlation of each image's two maps, equal values sharing their mean rank.
 
     A constant map ranks nothing: its correlation with any other map is 0, and with another constant map 1.

@@ -18,6 +18,7 @@ import numpy as np
 
 from castream_jax.attribution import upsample
 from castream_jax.attribution.attribute import check_labels
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.chunks import chunk_for, map_chunks
 from castream_jax.metrics import causal, masking
 from castream_jax.model import Model
@@ -25,7 +26,7 @@ from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
 
 Key = tuple[str, str]
-Maps = Mapping[Key, Float[Array | np.ndarray, "b h w"]]
+Maps = Mapping[Key, Float[AnyArray, "b _h _w"]]
 
 METRICS = ("AD", "AG", "AI", "I", "D")
 ALL_METRICS = (*METRICS, "P+", "P-")
@@ -33,9 +34,9 @@ ALL_METRICS = (*METRICS, "P+", "P-")
 
 def score(
     model: Model,
-    pixels: Float[Array | np.ndarray, "b height width 3"],
-    labels: Int[Array | np.ndarray, " b"],
-    maps: Maps,
+    pixels: Float[AnyArray, "b height width 3"],
+    labels: Int[AnyArray, "..."],
+    maps: Mapping[Key, Float[AnyArray, "..."]],
     protocol: str | Protocol = "castream",
     *,
     metrics: Sequence[str] = METRICS,
@@ -224,13 +225,13 @@ def _masked(p: Float[Array, " b"], o: Float[Array, " b"]) -> dict[str, Array]:
     }
 
 
-def _curve(metric: str, name: str, at: Float[np.ndarray, " steps+1"], *points: Float[Array, " b"]) -> dict[str, Array]:
+def _curve(metric: str, name: str, at: Float[np.ndarray, " points"], *points: Float[Array, " b"]) -> dict[str, Array]:
     curve = jnp.stack(points, axis=1)
     return {metric: causal.area_under_curve(curve, at), name: curve}
 
 
 def _plan(
-    kinds: Sequence[str], moved: Int[np.ndarray, " steps+1"], one_substrate: bool
+    kinds: Sequence[str], moved: Int[np.ndarray, " points"], one_substrate: bool
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """(kind, first) of the jobs of an image that serve all its maps, and of those of each map.
 
