@@ -13,7 +13,7 @@ from typing import Any
 from flax import nnx
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -216,7 +216,7 @@ def _check_settings(settings: Config) -> None:
 def _results(
     batches: Iterable[Batch],
     positions: Int[np.ndarray, " images"],
-    shown: Int[np.ndarray, " images"],
+    shown: Bool[np.ndarray, " images"],
     mesh: Mesh,
     function: Callable[[jax.Array, jax.Array], tuple[Tree, Tree]],
     progress: Progress,
@@ -228,7 +228,7 @@ def _results(
     Args:
         batches: of an `eval_loader`.
         positions: of the images in the source, in the order of the loader.
-        shown: which of them are in the gallery.
+        shown: whether each of them is in the gallery.
         mesh: devices to split each batch over.
         function: from pixels and labels to (results, maps) on the devices.
         progress: told of every batch.
@@ -286,7 +286,7 @@ def _one_behind(function: Callable[[Batch], Tree], batches: Iterable[Batch]) -> 
         yield pending
 
 
-def _timing(path: Path, images: int, seconds: float) -> dict[str, float]:
+def _timing(path: Path, images: int, seconds: float) -> dict[str, float | int]:
     """Time of this command's `images`; if there was none left to do, what the summary that is there says."""
     fields = ("timed_images", "seconds", "images_per_second")
     if not images and path.exists():

@@ -36,7 +36,7 @@ def bootstrap_means(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> Float[np.ndarray, "resamples columns"]:
+) -> Float[np.ndarray, "{resamples} columns"]:
     """Mean over rows of each column, in data sets whose images are drawn with replacement from those given.
 
     A resample is how often it drew each image, so all of them together are one matrix of counts, multiplied by the

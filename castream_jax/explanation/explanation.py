@@ -52,8 +52,8 @@ class Explanation:
     class_names: Sequence[str]
     probabilities: Mapping[str, Float[np.ndarray, " k"]]
     classes: Mapping[str, int]
-    maps: Mapping[tuple[str, str], Float[np.ndarray, "h w"]]
-    attention: Mapping[str, Mapping[int, Float[np.ndarray, "n h w"]]]
+    maps: Mapping[tuple[str, str], Float[np.ndarray, "_h _w"]]
+    attention: Mapping[str, Mapping[int, Float[np.ndarray, "_n _hl _wl"]]]
     protocol: Protocol
 
     def __repr__(self) -> str:

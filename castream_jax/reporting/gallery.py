@@ -166,7 +166,7 @@ def overlay(pixels: UInt8[np.ndarray, "H W 3"], saliency: Float[np.ndarray, "h w
     return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * colored(saliency, height, width))).astype(np.uint8)
 
 
-def colored(saliency: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "height width 3"]:
+def colored(saliency: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "{height} {width} 3"]:
     """A map in [0, 1] enlarged bilinearly with half-pixel centres, then in colours, in [0, 1]."""
     enlarged = Image.fromarray(saliency.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     return mpl.colormaps[COLORMAP](np.asarray(enlarged).clip(0, 1))[..., :3]

@@ -135,7 +135,7 @@ def compose(
     panels: Panels,
     pixels: UInt8[np.ndarray, "images h w 3"],
     class_names: Sequence[str],
-    maps: Mapping[Key, Float[np.ndarray, "images h2 w2"]],
+    maps: Mapping[Key, Float[np.ndarray, "images _h _w"]],
 ) -> Figure:
     """One row per image: the image under its class, and each map over it."""
     rows, columns = len(pixels), 1 + len(panels.maps)
@@ -155,7 +155,7 @@ def compose(
     return figure
 
 
-def _title(head: str, method: str, maps: Mapping[Key, Float[np.ndarray, "images h w"]]) -> str:
+def _title(head: str, method: str, maps: Mapping[Key, Float[np.ndarray, "images _h _w"]]) -> str:
     name, _, stage = method.partition(":")
     if stage:
         height, width = maps[head, method].shape[1:]

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from matplotlib.figure import Figure
 import numpy as np
 
+from castream_jax.backbones.backbone import AnyArray
 from castream_jax.model import Model
 from castream_jax.reproduce.drawing import PIXELS_PER_INCH, style
 from castream_jax.stream import CrossAttention, CrossAttentionStream, Stages
@@ -36,7 +37,7 @@ class Identity(NamedTuple):
         return np.abs(self.attention - self.cam)
 
 
-def check_identity(model: Model, head: str, pixels: Float[Array, "b height width 3"]) -> Identity:
+def check_identity(model: Model, head: str, pixels: Float[AnyArray, "b height width 3"]) -> Identity:
     """Computes both sides of eq. 5 for the stream `head` of a model.
 
     The bound is the textbook one of a sum of d products in any order, `gamma_{d+2} sum_k |alpha_k F^k|` with

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
+import numpy as np
 import optax
 
 from castream_jax.backbones.layers import BatchNorm
@@ -22,6 +23,8 @@ Tree = Any
 State = dict[str, Tree]
 Batch = Mapping[str, Array]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
+
+_Images = TypeVar("_Images", Array, np.ndarray)
 
 
 class Split(NamedTuple):
@@ -166,7 +169,7 @@ def make_train_step(
     return train_step
 
 
-def to_unit_range(pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:
     """uint8, as it travels to the device, to float32 in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
@@ -176,7 +179,7 @@ def trained_heads(split: Split) -> list[str]:
     return sorted(split.params.get("heads", {})) or ["gap"]
 
 
-def hit(logits: Float[Array, "b k"], labels: Array) -> Int[Array, " b"]:
+def hit(logits: Float[Array, "b k"], labels: Int[Array, " b"] | Float[Array, "b k"]) -> Int32[Array, " b"]:
     """1 where the largest logit is that of the label `[B]`, or of one of the labels `[B, K]`, else 0."""
     largest = jnp.argmax(logits, -1)
     if labels.ndim == 1:
