@@ -4,18 +4,30 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= workdirs/quickstart
 
-.PHONY: quickstart test lint types docs notebooks clean
+.PHONY: quickstart test test-all lint types docs notebooks clean
 
 quickstart: $(VENV)/.installed  ## train, evaluate and report on bundled digits, offline
 	$(BIN)/castream quickstart --workdir $(WORKDIR)
 
 # Two tests at a time: most of a test is compiling, on one core.
-test: lint types  ## lint, types, tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 25
+PYTEST = $(BIN)/python -m pytest -n 2
+
+test: lint types  ## lint, types, the everyday tests: minutes, nothing needed besides
+	$(PYTEST) --dist loadfile -m "not slow and not system"
+
+test-all: lint types  ## lint, types, all tests: several processes, notebooks, benchmarks, and what PyTorch and Chromium allow
+	$(PYTEST) --dist worksteal --durations 25
+
+SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(SCHEMA) vendor.github-workflows $(wildcard .github/workflows/*.yml)
+	$(SCHEMA) custom.github-workflows-require-timeout $(wildcard .github/workflows/*.yml)
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
 
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 import importlib.util
 import os
 from pathlib import Path
+import shutil
 from types import ModuleType
 
+from filelock import FileLock
 from flax import nnx
 from hypothesis import settings
 import jax
@@ -14,15 +16,22 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
+from castream_jax.compilation_cache import use_compilation_cache
 from castream_jax.config import Config, base_config
+from castream_jax.training import train
 
-os.environ.setdefault("CASTREAM_COMPILATION_CACHE", "off")  # what a test compiles, it compiles
+pytest_plugins = ["tiers", "pytester"]
+
+ROOT = Path(__file__).parent.parent
+
 settings.register_profile("castream", deadline=None)  # a first call compiles
 settings.load_profile("castream")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-ROOT = Path(__file__).parent.parent
+# Tests build the same programs again and again; so do those of the next run.
+os.environ.setdefault("CASTREAM_COMPILATION_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
+use_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +76,43 @@ def small_model() -> castream.Model:
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment of commands that a test starts again and again: they share what they compile."""
-    return {**os.environ, "CASTREAM_COMPILATION_CACHE": str(tmp_path_factory.mktemp("compiled"))}
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)`: the path that `make(path)` has filled, in the first process of this run that asked for it.
+
+    What lies there is shared by all tests of the run: they copy it before they change anything.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "once"
+    root.mkdir(exist_ok=True)
+
+    def made_once(name: str, make: Callable[[Path], object]) -> Path:
+        path, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
-def resnet8_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resnet8_weights(once) -> Path:
     """A file with the weights of a random CIFAR ResNet-8."""
-    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
-    save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7)), path)
-    return path
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7))
+    return once("resnet8.safetensors", lambda path: save_torch_weights(backbone, path))
+
+
+@pytest.fixture(scope="session")
+def trained_once(once, tiny_config) -> Path:
+    """The workdir of a training by `tiny_config()`; to read."""
+    return once("trained", lambda path: train(tiny_config(), path))
+
+
+@pytest.fixture
+def trained_workdir(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, for the test alone."""
+    return Path(shutil.copytree(trained_once, tmp_path / "trained"))
 
 
 @pytest.fixture(scope="session")

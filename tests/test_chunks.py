@@ -64,6 +64,7 @@ def test_the_budget_is_kept_and_used():
     assert budget / 2 < memory.temp_size_in_bytes < 1.1 * budget
 
 
+@pytest.mark.slow
 def test_more_memory_takes_more_images_up_to_what_is_fastest(small_model):
     chunks = [chunk_for(small_model, 32, 32, memory) for memory in (2**10, 2**22, 2**40)]
     assert chunks[0] == 1

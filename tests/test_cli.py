@@ -85,6 +85,7 @@ def test_truncated_weights_are_named(images, tmp_path, resnet8_weights, capsys):
     assert f"{part} is truncated, corrupted" in only_sentence(capsys)
 
 
+@pytest.mark.slow
 def test_train_evaluate_report(images, tmp_path, resnet8_weights, capsys):
     workdir = tmp_path / "run"
     assert train(images, workdir, resnet8_weights) == 0

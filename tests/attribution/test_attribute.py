@@ -28,6 +28,7 @@ def test_each_image_is_explained_for_its_own_class(small_model):
         assert not np.allclose(other[key], saliency, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_row_per_label_of_an_image_gives_each_label_its_own_map(small_model):
     """Multi-label data: the same image once for each of its classes, whatever stands around it."""
     methods = ("gradcam", "gradcam++", "cam", "layercam", "attention", "random")

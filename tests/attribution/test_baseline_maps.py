@@ -26,6 +26,7 @@ def test_random_maps_are_uniform_and_independent(small_model):
     assert 0.18 < correlations.std() < 0.24
 
 
+@pytest.mark.slow
 def test_random_maps_depend_on_the_image_and_the_seed_alone(small_model):
     maps = castream.attribute(small_model, PIXELS, LABELS, ("random",))["gap", "random"]
     again = castream.attribute(small_model, PIXELS[5:2:-1], LABELS[:3] + 4, ("random",))["gap", "random"]
@@ -78,6 +79,7 @@ def test_any_map_can_be_inverted(small_model):
         castream.attribute(small_model, PIXELS[:4], LABELS[:4], ("inverted-gradcamm",))
 
 
+@pytest.mark.slow
 def test_all_ones_changes_no_probability_and_its_inverse_erases_the_image(small_model):
     maps = castream.attribute(small_model, PIXELS[:4], LABELS[:4], ("ones", "inverted-ones"))
     scores = castream.score(small_model, PIXELS[:4], LABELS[:4], maps)

@@ -143,7 +143,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["resnet", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "resnet")]
+)
 def test_family_equals_its_equations_on_autodiff_through_the_trunk(case: str, pixels):
     build, choices, moved = CASES[case]
     model = build()

@@ -41,6 +41,7 @@ def check_channel(model: castream.Model, protocol: castream.Protocol, channel: i
         raise ValueError(f"An image has channels 0 … 2, got {channel}.")
 
 
+@pytest.mark.slow
 def test_a_method_from_outside_is_explained_and_scored(small_model, brightness):
     maps = castream.attribute(small_model, PIXELS, LABELS, ("brightness:2", "inverted-brightness:2", "gradcam"))
     blue = PIXELS[..., 2]
@@ -154,6 +155,7 @@ def explained():
     return run
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),

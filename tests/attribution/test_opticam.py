@@ -40,6 +40,7 @@ def logit_of(graphdef, state, head: str, pixels, mask, label, space: str = "pixe
     return model(shown)[head][0, label]
 
 
+@pytest.mark.slow
 def test_adams_first_step_follows_the_sign_of_the_gradient(small_model):
     """From zero, one step leads to `rate g / (|g| + 1e-8)`, here with the gradient of a plainly written objective.
 

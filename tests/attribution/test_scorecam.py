@@ -51,6 +51,7 @@ class Patches(castream.Backbone):
         return self.linear(representation)
 
 
+@pytest.mark.slow
 def test_equals_the_official_code(golden, golden_model):
     # Observed: 6.0e-6. The bar is that of the other maps.
     pixels = golden["images"].astype(np.float32) / 255
@@ -105,9 +106,18 @@ def check_against_masks_made_one_by_one(model: castream.Model, protocol: castrea
     "fields",
     [
         {},
-        {"scorecam_weight": "channel_softmax", "scorecam_mask": "min_max_then_resize", "masked_space": "normalised"},
-        {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
-        {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {
+                    "scorecam_weight": "channel_softmax",
+                    "scorecam_mask": "min_max_then_resize",
+                    "masked_space": "normalised",
+                },
+                {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
+                {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
+            )
+        ),
     ],
     ids=lambda fields: ",".join(map(str, fields.values())) or "castream",
 )
@@ -122,6 +132,7 @@ def test_constant_channels_weigh_what_the_black_image_is_worth(weight):
     check_against_masks_made_one_by_one(model, variant(scorecam_weight=weight))
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_do_not_see_each_other_nor_the_chunk(small_model):
     pixels, labels = random_images(3)
     reference = castream.attribute(small_model, pixels, labels, METHOD, chunk=64)
@@ -135,6 +146,7 @@ def test_images_of_a_batch_do_not_see_each_other_nor_the_chunk(small_model):
         assert not np.allclose(other[key], maps, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_class_specific_stream_reads_the_prediction_on_the_masked_image():
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, num_queries=10, rngs=nnx.Rngs(1))
@@ -159,6 +171,7 @@ def test_constant_channels_are_scored_once_per_image():
     assert counter == [2] + [1] * (2 * (5 + 1))  # the batch itself; then five channels and one black image each
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_channels():
     def temporary_bytes(channels: int) -> int:
         model = castream.Model(Patches(channels), {"gap": castream.GlobalAveragePooling()})
@@ -177,6 +190,7 @@ def test_memory_does_not_grow_with_the_number_of_channels():
     assert many < all_masks / 2
 
 
+@pytest.mark.slow
 def test_several_devices_give_the_same_maps_without_any_communication(small_model):
     # 1e-6: each device convolves chunks of other sizes, which may change the order of some sums.
     methods, protocol = ("scorecam", "rise"), variant(rise_masks=20)
@@ -197,6 +211,7 @@ def test_several_devices_give_the_same_maps_without_any_communication(small_mode
         assert communication not in hlo
 
 
+@pytest.mark.slow
 def test_budget_error_is_that_of_the_maps_with_this_budget(small_model):
     pixels, labels = random_images(3)
     exact = castream.attribute(small_model, pixels, labels, METHOD, chunk=64)

@@ -48,7 +48,7 @@ def shown(path: Path) -> str:
     return "".join(parts)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_quick_tour(tmp_path: Path):
     text = run("quick_tour", tmp_path, EPOCHS=1, IMAGES=30)
     assert "S3 (64, 16, 16, 64)" in text
@@ -60,7 +60,7 @@ def test_the_quick_tour(tmp_path: Path):
     assert "Explanation('image', gap: 4, ca: 4, 3 maps)" in text
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_explaining_an_image_without_a_network(tmp_path: Path):
     text = run("explain_your_image", tmp_path)
     assert "No network" in text
@@ -68,7 +68,7 @@ def test_explaining_an_image_without_a_network(tmp_path: Path):
     assert "Explanation('image', gap: 9, 4 maps)" in text
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_explaining_a_photograph_by_an_imagenet_model(tmp_path: Path):
     weights = tmp_path / "resnet18.safetensors"
     save_torch_weights(castream.create_backbone("resnet18", rngs=nnx.Rngs(0)), weights)
@@ -79,7 +79,7 @@ def test_explaining_a_photograph_by_an_imagenet_model(tmp_path: Path):
     assert re.search(r"\nrandom +AD [\d.]+ I [\d.]+ D [\d.]+\n", text)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_training_on_a_folder(tmp_path: Path):
     text = run("train_on_your_folder", tmp_path, EPOCHS=1)
     assert "1,686 images of 6 classes" in text

@@ -1,13 +1,16 @@
 """Whole-dataset evaluation: nothing lost, nothing counted twice, the same on any devices and after interruptions."""
 
+from collections.abc import Callable
 import importlib
 import json
+import os
 from pathlib import Path
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 from flax import nnx
 import jax
@@ -19,7 +22,8 @@ import scipy.stats
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
-from castream_jax.data import open_source
+from castream_jax.config import Config
+from castream_jax.data import Source, open_source
 from castream_jax.data.batches import BatchIterator
 from castream_jax.evaluation import evaluate
 from castream_jax.evaluation.parts import evenly_spaced, list_parts, regroup
@@ -36,16 +40,22 @@ evaluate_module = importlib.import_module("castream_jax.evaluation.evaluate")
 TIMING = ("date", "timed_images", "seconds", "images_per_second")
 
 
-@pytest.fixture(scope="module")
-def trained_once(tiny_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny_config(), tmp_path_factory.mktemp("trained") / "run")
+@pytest.fixture(scope="session")
+def small_batches(tiny_config) -> Callable[[], Config]:
+    """50 of 359 images explained, in parts of 20: three explained parts, the last of 10, and 16 of predictions."""
+    return lambda: tiny_config(evaluation={"batch_size": 10, "images_per_part": 11})
 
 
 @pytest.fixture
-def trained(tiny_config, trained_once: Path, tmp_path: Path):
-    """50 of 359 images explained, in parts of 20: three explained parts, the last of 10, and 16 of predictions."""
-    config = tiny_config(evaluation={"batch_size": 10, "images_per_part": 11})
-    return config, Path(shutil.copytree(trained_once, tmp_path / "run"))
+def trained(small_batches, trained_workdir: Path) -> tuple[Config, Path]:
+    return small_batches(), trained_workdir
+
+
+@pytest.fixture(scope="session")
+def evaluated(small_batches, trained_once: Path, once) -> tuple[Config, Path]:
+    """Evaluated without an interruption, on all devices; to read."""
+    config = small_batches()
+    return config, once("evaluated", lambda path: evaluate(config, shutil.copytree(trained_once, path)))
 
 
 def read_rows(workdir: Path) -> list[dict]:
@@ -64,67 +74,110 @@ def untimed(summary: dict) -> dict:
     return {key: value for key, value in summary.items() if key not in TIMING}
 
 
-def test_rows_and_summary_equal_the_python_api(trained):
-    config, workdir = trained
-    summary = evaluate(config, workdir)
-    rows = read_rows(workdir)
-    assert json.loads((workdir / "evaluation" / "summary.json").read_text()) == summary
-    assert len(rows) == 50 * 3  # Grad-CAM under two heads, raw attention of one; the last batch holds 10 of 40
-    assert len({(row["index"], row["head"], row["method"]) for row in rows}) == len(rows)
-    assert {row["protocol"] for row in rows} == {summary["protocol"]["hash"]}
+class Reference(NamedTuple):
+    """The evaluated images by the Python API: of all 359, labels and who is right; of the 50 explained, the scores."""
 
-    source = open_source(config.data, "test")
-    model = restore_model(config, workdir)
+    source: Source
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+    chosen: np.ndarray
+    scores: dict
+
+    def hits(self, head: str) -> np.ndarray:
+        return self.logits[head].argmax(-1) == self.labels
+
+
+@pytest.fixture(scope="module")
+def reference(evaluated) -> Reference:
+    config, workdir = evaluated
+    source, model = open_source(config.data, "test"), restore_model(config, workdir)
     labels = np.array([source[i]["label"] for i in range(len(source))])
     pixels = np.stack([source[i]["pixels"] for i in range(len(source))]).astype(np.float32) / 255
-    hits = {}
-    for head, logits in model(pixels).items():
-        hits[head] = np.asarray(logits.argmax(-1) == labels)
-        assert summary["heads"][head]["accuracy"] == pytest.approx(np.mean(hits[head]))
-        above = (logits > np.take_along_axis(logits, labels[:, None], axis=1)).sum(axis=1)
-        assert summary["heads"][head]["top5_accuracy"] == pytest.approx(np.mean(above < 5))
-    gained, lost = int(np.sum(hits["ca"] & ~hits["gap"])), int(np.sum(~hits["ca"] & hits["gap"]))
-    sign_test = summary["heads"]["ca"]["difference"]["sign_tests"]["accuracy"]
-    assert (sign_test["higher"], sign_test["lower"], sign_test["ties"]) == (gained, lost, 359 - gained - lost)
-    assert sign_test["p"] == pytest.approx(scipy.stats.binomtest(gained, gained + lost).pvalue)
-
+    graphdef, state = nnx.split(model)
+    logits = jax.device_get(jax.jit(lambda state, pixels: nnx.merge(graphdef, state)(pixels))(state, pixels))
     chosen = evenly_spaced(len(source), 50)
-    assert sorted({row["index"] for row in rows}) == chosen.tolist()
     maps = castream.attribute(model, pixels[chosen], labels[chosen], methods=("gradcam", "attention"))
     scores = castream.score(model, pixels[chosen], labels[chosen], maps)
+    return Reference(source, labels, logits, chosen, jax.device_get(scores))
+
+
+def read_summary(workdir: Path) -> dict:
+    return json.loads((workdir / "evaluation" / "summary.json").read_text())
+
+
+def test_there_is_a_row_per_image_head_and_method(evaluated, reference):
+    _, workdir = evaluated
+    rows = read_rows(workdir)
+    assert len(rows) == 50 * 3  # Grad-CAM under two heads, raw attention of one; the last batch holds 10 of 40
+    assert len({(row["index"], row["head"], row["method"]) for row in rows}) == len(rows)
+    assert sorted({row["index"] for row in rows}) == reference.chosen.tolist()
+    assert {row["protocol"] for row in rows} == {read_summary(workdir)["protocol"]["hash"]}
     for row in rows:
-        expected = scores[row["head"], row["method"]]
-        place = int(np.flatnonzero(chosen == row["index"])[0])
-        assert row["label"] == labels[row["index"]]
-        assert row["name"] == source.name(row["index"])
-        assert row["correct"] == hits[row["head"]][row["index"]] == (row["prediction"] == row["label"])
+        assert row["label"] == reference.labels[row["index"]]
+        assert row["name"] == reference.source.name(row["index"])
+        hit = reference.hits(row["head"])[row["index"]]
+        assert row["correct"] == hit == (row["prediction"] == row["label"])
+
+
+def test_the_scores_of_a_row_equal_the_python_api(evaluated, reference):
+    for row in read_rows(evaluated[1]):
+        expected = reference.scores[row["head"], row["method"]]
+        place = int(np.flatnonzero(reference.chosen == row["index"])[0])
         for metric in ("AD", "AG", "AI", "I", "D", "p", "o", "insertion_curve", "deletion_curve"):
             # 1e-4: sums in another order, and AG divides by 1 - p. Along a curve, another one of two pixels that are
             # almost equally salient may then come first.
             bar = 1e-3 if metric in ("I", "D", "insertion_curve", "deletion_curve") else 1e-4
-            assert row[metric] == pytest.approx(np.asarray(expected[metric][place]), abs=bar), metric
+            assert row[metric] == pytest.approx(expected[metric][place], abs=bar), metric
+
+
+def test_accuracies_and_their_sign_test_are_of_all_images(evaluated, reference):
+    heads = read_summary(evaluated[1])["heads"]
+    for head, logits in reference.logits.items():
+        assert heads[head]["accuracy"] == pytest.approx(np.mean(reference.hits(head)))
+        above = (logits > np.take_along_axis(logits, reference.labels[:, None], axis=1)).sum(axis=1)
+        assert heads[head]["top5_accuracy"] == pytest.approx(np.mean(above < 5))
+    ca, gap = reference.hits("ca"), reference.hits("gap")
+    gained, lost = int(np.sum(ca & ~gap)), int(np.sum(~ca & gap))
+    sign_test = heads["ca"]["difference"]["sign_tests"]["accuracy"]
+    assert (sign_test["higher"], sign_test["lower"], sign_test["ties"]) == (gained, lost, 359 - gained - lost)
+    assert sign_test["p"] == pytest.approx(scipy.stats.binomtest(gained, gained + lost).pvalue)
+
+
+def interval(values: np.ndarray):
+    """The 95 % interval of a mean that the bootstrap tends to; a tenth of its width is allowed."""
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    return pytest.approx([values.mean() - half, values.mean() + half], abs=0.2 * half)
+
+
+def test_the_summary_holds_means_and_paired_differences_with_their_intervals(evaluated, reference):
+    summary = read_summary(evaluated[1])
     for entry in summary["metrics"]:
-        values = np.asarray(scores[entry["head"], entry["method"]]["AD"], np.float64)
+        values = np.asarray(reference.scores[entry["head"], entry["method"]]["AD"], np.float64)
         assert entry["AD"] == pytest.approx(values.mean(), abs=1e-5)
-        # A tenth of the width: what the bootstrap tends to.
-        half = 1.96 * values.std() / np.sqrt(len(values))
-        assert entry["intervals"]["AD"] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.2 * half)
+        assert entry["intervals"]["AD"] == interval(values)
     (difference,) = summary["differences"]
     assert (difference["head"], difference["method"]) == ("ca", "gradcam")
-    paired = np.asarray(scores["ca", "gradcam"]["I"] - scores["gap", "gradcam"]["I"], np.float64)
+    paired = np.float64(reference.scores["ca", "gradcam"]["I"] - reference.scores["gap", "gradcam"]["I"])
     assert difference["I"] == pytest.approx(paired.mean(), abs=1e-5)
-    half = 1.96 * paired.std() / np.sqrt(len(paired))
-    assert difference["intervals"]["I"] == pytest.approx([paired.mean() - half, paired.mean() + half], abs=0.2 * half)
+    assert difference["intervals"]["I"] == interval(paired)
 
+
+def test_curves_are_means_within_their_band(evaluated, reference):
     curves = {
         (r["head"], r["method"], r["curve"]): r
-        for r in pq.read_table(workdir / "evaluation" / "curves.parquet").to_pylist()
+        for r in pq.read_table(evaluated[1] / "evaluation" / "curves.parquet").to_pylist()
     }
-    mean = np.mean(scores["gap", "gradcam"]["insertion_curve"], axis=0)
+    mean = np.mean(reference.scores["gap", "gradcam"]["insertion_curve"], axis=0)
     band = curves["gap", "gradcam", "insertion"]
     np.testing.assert_allclose(band["mean"], mean, rtol=0, atol=1e-5)
     assert np.all(np.array(band["low"]) < mean)
     assert np.all(np.array(band["high"]) > mean)
+
+
+def test_the_function_returns_the_summary_it_writes(trained):
+    config, workdir = trained
+    config.evaluation.update(max_images=2, gallery=0, curves=False)
+    assert evaluate(config, workdir) == read_summary(workdir)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
@@ -141,12 +194,9 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 5])  # among the parts that are explained, and among those that are predicted
-def test_an_interrupted_evaluation_continues(trained, monkeypatch, capsys, parts: int):
+def test_an_interrupted_evaluation_continues(trained, evaluated, monkeypatch, capsys, parts: int):
     config, workdir = trained
-    expected = evaluate(config, workdir)
-    files = result_files(workdir)
-    for path in files:
-        (workdir / "evaluation" / path).unlink()
+    expected, files = read_summary(evaluated[1]), result_files(evaluated[1])
     with monkeypatch.context() as patch:
         interrupt_after(patch, parts)
         with pytest.raises(KeyboardInterrupt):
@@ -172,6 +222,7 @@ def test_an_interrupted_evaluation_continues(trained, monkeypatch, capsys, parts
     assert {**again, "date": summary["date"]} == summary
 
 
+@pytest.mark.slow
 def test_results_of_another_run_are_replaced_and_this_is_said(trained, capsys):
     config, workdir = trained
     config.evaluation.methods = ("attention",)
@@ -189,9 +240,8 @@ def test_results_of_another_run_are_replaced_and_this_is_said(trained, capsys):
     assert {entry["method"] for entry in summary["metrics"]} == {"gradcam"}
 
 
-def test_a_larger_gallery_keeps_the_rows(trained, capsys):
-    config, workdir = trained
-    evaluate(config, workdir)
+def test_a_larger_gallery_keeps_the_rows(evaluated, small_batches, tmp_path, capsys):
+    config, workdir = small_batches(), Path(shutil.copytree(evaluated[1], tmp_path / "run"))
     files = result_files(workdir)
     for size in (7, 0):
         config.evaluation.gallery = size
@@ -207,6 +257,7 @@ def test_a_larger_gallery_keeps_the_rows(trained, capsys):
     assert not (workdir / "evaluation" / "gallery.npz").exists()
 
 
+@pytest.mark.slow
 def test_padding_is_not_counted_as_correct(tiny_config, tmp_path: Path):
     """A backbone that always says class 0 would be right about every row of padding, whose label is 0."""
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
@@ -250,10 +301,11 @@ def assert_same_results(ours: Path, reference: Path, *, reordered: int = 0) -> N
             assert leaf == (pytest.approx(value, rel=0, abs=tolerance) if isinstance(value, float) else value), path
 
 
-def test_the_number_of_devices_changes_nothing(trained):
+@pytest.mark.slow
+def test_the_number_of_devices_changes_nothing(trained, evaluated):
     config, workdir = trained
-    on = {}
-    for devices in (1, 2, 4):
+    on = {4: evaluated[1]}
+    for devices in (1, 2):
         on[devices] = Path(shutil.copytree(workdir, workdir.parent / f"{devices} devices"))
         evaluate(config, on[devices], mesh=data_mesh(jax.devices()[:devices]))
     assert_same_results(on[4], on[2])
@@ -262,8 +314,8 @@ def test_the_number_of_devices_changes_nothing(trained):
     assert_same_results(on[4], on[1], reordered=3)
 
 
-@pytest.mark.slow
-def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path, compiled_once: dict[str, str]):
+@pytest.mark.system
+def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path):
     """kill -9 after the first part, then two processes: the files that one uninterrupted process writes."""
     config, workdir = trained
     config.evaluation.max_images = 150
@@ -271,7 +323,7 @@ def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path, compiled_
     (tmp_path / "config.json").write_text(config.to_json())
     command = [sys.executable, "-m", "castream_jax", "evaluate", "--config", str(tmp_path / "config.json")]
     command += ["--workdir", str(killed)]
-    environment = {**compiled_once, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     first = killed / "evaluation" / "predictions" / "part-00000.parquet"
     while not first.exists():
@@ -332,10 +384,8 @@ def test_batches_are_read_as_they_are_needed(trained, monkeypatch):
     assert max(ahead) == 2
 
 
-def test_gallery_holds_what_the_report_shows(trained):
-    config, workdir = trained
-    evaluate(config, workdir)
-    with np.load(workdir / "evaluation" / "gallery.npz") as gallery:
+def test_gallery_holds_what_the_report_shows(evaluated):
+    with np.load(evaluated[1] / "evaluation" / "gallery.npz") as gallery:
         assert gallery["pixels"].shape == (4, 32, 32, 3)
         assert gallery["box"].shape == (4, 4)
         for name in ("map/gap/gradcam", "map/ca/gradcam", "map/ca/attention"):

@@ -23,7 +23,6 @@ from castream_jax.compilation_cache import _drop_oldest, use_compilation_cache
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.sources import open_named_model
-from castream_jax.training import train
 from castream_jax.workdir import claim_workdir
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
@@ -169,8 +168,9 @@ def test_mistakes_are_told_in_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_workdir_has_its_heads_its_transform_and_its_names(tiny_config, tmp_path, photos, capsys):
-    workdir = train(tiny_config(evaluation={"protocol": "torchcam"}), tmp_path / "run")
+def test_a_workdir_has_its_heads_its_transform_and_its_names(tiny_config, trained_workdir, tmp_path, photos, capsys):
+    workdir = trained_workdir
+    (workdir / "config.json").write_text(tiny_config(evaluation={"protocol": "torchcam"}).to_json())
     document = explain_json(capsys, photos / "a", "--model", workdir, "--out", tmp_path / "out")
     assert document["protocol"]["name"] == "torchcam"
     (entry,) = document["images"]
@@ -205,6 +205,7 @@ def test_a_workdir_that_trained_a_backbone_and_a_backbone_with_a_file(
         assert other["name"] is None  # nobody knows what the classes of a file are
 
 
+@pytest.mark.slow
 def test_published_weights_in_the_folder_need_no_network(photos, tmp_path, capsys, monkeypatch):
     backbone = castream.create_backbone("resnet18", rngs=nnx.Rngs(0))
     save_torch_weights(backbone, tmp_path / "resnet18-f37072fd.safetensors")
@@ -219,6 +220,7 @@ def test_published_weights_in_the_folder_need_no_network(photos, tmp_path, capsy
         assert prediction["name"] == names[prediction["class"]]
 
 
+@pytest.mark.system
 def test_stdout_is_json_alone_and_a_second_start_compiles_nothing(photos, export, tmp_path):
     command = [sys.executable, "-m", "castream_jax", "explain", str(photos / "a"), "--model", str(export), "--json"]
     environment = {k: v for k, v in os.environ.items() if k != "CASTREAM_COMPILATION_CACHE"}
@@ -249,6 +251,7 @@ def jax_cache(monkeypatch):
     """JAX's cache as it is by default; given back as it was."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("CASTREAM_COMPILATION_CACHE", raising=False)
     yield
     for name, value in before.items():

@@ -52,6 +52,7 @@ def explanation(model: castream.Model, photo: Path) -> castream.Explanation:
     return model.explain(photo)
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_library(model, explanation, photo):
     with Image.open(photo) as image:
         squashed = np.asarray(image.resize((40, 40), Image.Resampling.BILINEAR))

@@ -20,6 +20,8 @@ from castream_jax.config import stream_config
 from castream_jax.training import train
 from castream_jax.workdir import write_atomically
 
+pytestmark = pytest.mark.slow  # all of one workdir, which takes ten seconds to train and evaluate
+
 
 @pytest.fixture(scope="module")
 def workdir(tiny_config, tmp_path_factory: pytest.TempPathFactory) -> Path:

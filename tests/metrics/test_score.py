@@ -69,6 +69,7 @@ def random_case(seed: int, batch: int = 3):
     return pixels, labels, maps
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_laws(small_model, seed: int):
@@ -105,6 +106,7 @@ def test_scores_do_not_depend_on_batch_order_or_company(small_model, seed: int, 
         np.testing.assert_allclose(value[0], scores["ca", "b"][name][0], rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_model, devices: int):
     # 5e-6 absolute, on maps that min-max enlarges: products over fewer images are summed in another order.

@@ -580,6 +580,7 @@ def test_attention_across_depth_has_a_column_per_stage(workdir, browser):
     assert browser.js("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_two_hundred_images_under_seven_maps_stay_below_ten_megabytes(workdir):
     rng = np.random.default_rng(0)
     # As hard to compress as photographs, which take 10 kB: smooth shapes and some noise.

@@ -50,6 +50,7 @@ def test_one_explained_resnet50_image_takes_2601_passes():
     assert passes_per_explained_image(paper_config("imagenet/resnet50"), 2048) == 2048 + 10 * 55 + 3 == 2601
 
 
+@pytest.mark.slow
 def test_metrics_take_as_many_passes_as_planned(tiny_config: Callable[..., Config], small_model, monkeypatch):
     """Counted while it runs: the images that the trunk is given."""
     config = tiny_config(data={"image_size": 24}, evaluation={"methods": ("gradcam", "attention")})

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+import shutil
 
 from PIL import Image
 import pytest
@@ -53,19 +54,42 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_ablations_are_one_run_and_are_not_run_again(tmp_path: Path, capsys):
-    tables = ["supp-table3", "supp-table4", "supp-table5"]
-    assert command(tmp_path, *(f"{table}:small" for table in tables)) == 0
-    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert written == [
-        tmp_path / "tables" / f"{table}.{kind}" for table in tables for kind in ("md", "html", "tex", "csv")
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ablations-all-small", "tables"]
+ABLATIONS = ("supp-table3", "supp-table4", "supp-table5")
 
-    rows = {table: read_table(tmp_path, table) for table in tables}
-    measured = {row["head"] for table in tables for row in rows[table] if row["ours"]}
+
+@pytest.fixture(scope="module")
+def ablations(once) -> Path:
+    """The ablations' tables, reproduced on digits by one command; to read."""
+
+    def make(path: Path) -> None:
+        assert command(path, *(f"{table}:small" for table in ABLATIONS)) == 0
+
+    return once("ablations", make)
+
+
+@pytest.fixture
+def ablations_copy(ablations: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ablations, tmp_path / "ablations"))
+
+
+def training_stamps(workdir: Path) -> list[dict[str, int]]:
+    return [stamps(workdir / "ablations-all-small" / part) for part in ("checkpoints", "config.json")]
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_ablations_are_one_run(ablations: Path):
+    assert sorted(path.name for path in ablations.iterdir()) == ["ablations-all-small", "tables"]
+    written = {path.name for path in (ablations / "tables").iterdir()}
+    assert written == {f"{table}.{kind}" for table in ABLATIONS for kind in ("md", "html", "tex", "csv")}
+    rows = [row for table in ABLATIONS for row in read_table(ablations, table)]
+    measured = {row["head"] for row in rows if row["ours"]}
     assert measured == {"ca", "proj_ca", "from_s1", "from_s2", "from_s3", "class_specific"}
+
+
+@pytest.mark.slow
+def test_the_tables_count_the_parameters_of_each_stream(ablations: Path):
     # Streams over the 16, 16, 32 and 64 channels of ResNet-8, and 9 more CLS tokens of 16.
+    rows = {table: read_table(ablations, table) for table in ABLATIONS}
     counts = {row["label"]: row["ours"] for row in rows["supp-table4"] if row["quantity"] == "parameters"}
     assert counts == {"S0–S4": "7104", "S1–S4": "6832", "S2–S4": "6304", "S3–S4": "4224", "S4–S4": ""}
     specific, agnostic = (
@@ -73,45 +97,65 @@ def test_ablations_are_one_run_and_are_not_run_again(tmp_path: Path, capsys):
         if row["head"] == head and row["quantity"] == "parameters"
     )  # fmt: skip
     assert (specific - agnostic, agnostic) == (9 * 16, 75_290 + 7_104)
-    assert {row["comparable"] for table in tables for row in rows[table]} == {"False"}
-    assert "for orientation only" in (tmp_path / "tables" / "supp-table4.md").read_text()
-    assert "ablations/all:small --config.data.image_size=32" in (tmp_path / "tables" / "supp-table4.md").read_text()
 
-    training = [tmp_path / "ablations-all-small" / part for part in ("checkpoints", "config.json")]
-    before = [stamps(folder) for folder in training]
-    (tmp_path / "tables" / "supp-table4.csv").unlink()
-    assert command(tmp_path, "supp-table4:small") == 0
-    assert [stamps(folder) for folder in training] == before
-    assert read_table(tmp_path, "supp-table4") == rows["supp-table4"]
-    # Table 1's ResNet-50 is served by the ablations that are there.
-    runs = open_runs(["table1"], tmp_path, Options("small", overrides=TINY))
+
+@pytest.mark.slow
+def test_results_on_digits_stand_beside_the_paper_for_orientation_only(ablations: Path):
+    assert {row["comparable"] for table in ABLATIONS for row in read_table(ablations, table)} == {"False"}
+    text = (ablations / "tables" / "supp-table4.md").read_text()
+    assert "for orientation only" in text
+    assert "ablations/all:small --config.data.image_size=32" in text
+
+
+@pytest.mark.slow
+def test_a_table_is_made_again_without_training(ablations_copy: Path, capsys):
+    before, rows = training_stamps(ablations_copy), read_table(ablations_copy, "supp-table4")
+    for path in (ablations_copy / "tables").iterdir():
+        path.unlink()
+    assert command(ablations_copy, "supp-table4:small") == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == [ablations_copy / "tables" / f"supp-table4.{kind}" for kind in ("md", "html", "tex", "csv")]
+    assert training_stamps(ablations_copy) == before
+    assert read_table(ablations_copy, "supp-table4") == rows
+
+
+@pytest.mark.slow
+def test_the_ablations_serve_table_1(ablations: Path):
+    runs = open_runs(["table1"], ablations, Options("small", overrides=TINY))
     assert [run.name for run in runs] == ["ablations/all", "imagenet/convnext_base"]
     assert runs[0].serves == ("imagenet/resnet50",)
 
-    # And so are the figures, of the digits.
-    assert command(tmp_path, "fig2:small", "fig3:small") == 0
-    assert [stamps(folder) for folder in training] == before
+
+@pytest.mark.slow
+def test_galleries_are_of_the_same_run(ablations_copy: Path):
+    before = training_stamps(ablations_copy)
+    assert command(ablations_copy, "fig2:small", "fig3:small") == 0
+    assert training_stamps(ablations_copy) == before
     columns = {}
     for figure in ("fig2", "fig3"):
-        with Image.open(tmp_path / "figures" / f"{figure}.png") as image:
+        with Image.open(ablations_copy / "figures" / f"{figure}.png") as image:
             columns[figure] = image.width / (1.2 / 1.3 * image.height)
-        caption = (tmp_path / "figures" / f"{figure}.md").read_text()
+        caption = (ablations_copy / "figures" / f"{figure}.md").read_text()
         assert "ablations/all:small; protocol castream (" in caption
-        assert rows["supp-table4"][0]["trunk_fingerprint"] in caption
-    # The others show the same model and evaluation, of which no part is computed again.
-    more = ["fig-depth", "fig-identity", "fig-curves", "fig-placement"]
-    parts = [tmp_path / "ablations-all-small" / "evaluation" / kind for kind in ("rows", "predictions")]
-    evaluated = [stamps(folder) for folder in parts]
-    assert command(tmp_path, *(f"{figure}:small" for figure in more)) == 0
-    assert [stamps(folder) for folder in training] == before
-    assert [stamps(folder) for folder in parts] == evaluated
-    for figure in more:
-        for suffix in ("png", "pdf", "md"):
-            assert (tmp_path / "figures" / f"{figure}.{suffix}").stat().st_size > 100
-        assert "ablations/all:small" in (tmp_path / "figures" / f"{figure}.md").read_text()
+        assert read_table(ablations_copy, "supp-table4")[0]["trunk_fingerprint"] in caption
     assert columns["fig2"] * 4 / (columns["fig3"] * 8) == pytest.approx(8 / 2, rel=0.1)
 
 
+@pytest.mark.slow
+def test_plots_compute_no_part_of_the_evaluation_again(ablations_copy: Path):
+    figures = ["fig-depth", "fig-identity", "fig-curves", "fig-placement"]
+    parts = [ablations_copy / "ablations-all-small" / "evaluation" / kind for kind in ("rows", "predictions")]
+    training, evaluated = training_stamps(ablations_copy), [stamps(folder) for folder in parts]
+    assert command(ablations_copy, *(f"{figure}:small" for figure in figures)) == 0
+    assert training_stamps(ablations_copy) == training
+    assert [stamps(folder) for folder in parts] == evaluated
+    for figure in figures:
+        for suffix in ("png", "pdf", "md"):
+            assert (ablations_copy / "figures" / f"{figure}.{suffix}").stat().st_size > 100
+        assert "ablations/all:small" in (ablations_copy / "figures" / f"{figure}.md").read_text()
+
+
+@pytest.mark.slow
 def test_a_backbone_is_trained_first_and_an_interruption_continues(tmp_path: Path, monkeypatch, capsys):
     folder = tmp_path / "configs" / "imagenet"
     folder.mkdir(parents=True)

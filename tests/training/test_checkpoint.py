@@ -158,9 +158,12 @@ def test_a_disk_without_room_is_told_and_the_last_checkpoint_stays(three: Path):
     assert checkpoints.latest_step == 40
 
 
-def test_a_truncated_checkpoint_costs_its_steps_and_no_bit(tiny_config, tmp_path: Path, capfd, monkeypatch):
+@pytest.mark.slow
+def test_a_truncated_checkpoint_costs_its_steps_and_no_bit(
+    tiny_config, trained_once: Path, tmp_path: Path, capfd, monkeypatch
+):
     config = tiny_config(train={"checkpoint_every": 3})
-    alone = stream_params(config, train(config, tmp_path / "alone"))
+    alone = stream_params(config, trained_once)
     stop_at(monkeypatch, 8, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
@@ -176,9 +179,9 @@ def test_a_truncated_checkpoint_costs_its_steps_and_no_bit(tiny_config, tmp_path
     chex.assert_trees_all_equal(resumed, alone)
 
 
-def test_sigterm_saves_the_step_and_exits_with_0(tiny_config, tmp_path: Path, capfd, monkeypatch):
+def test_sigterm_saves_the_step_and_exits_with_0(tiny_config, trained_once: Path, tmp_path: Path, capfd, monkeypatch):
     config = tiny_config()
-    alone = stream_params(config, train(config, tmp_path / "alone"))
+    alone = stream_params(config, trained_once)
     handler = signal.getsignal(signal.SIGTERM)
     stop_at(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
@@ -204,6 +207,7 @@ def stop_at(monkeypatch, step: int, action) -> None:
     monkeypatch.setattr(loop, "shard_batch", acting)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_evaluated_on_demand(tiny_config, tmp_path: Path):
     config = tiny_config(train={"validate_every": 1, "epochs": 4}, optimizer={"learning_rate": 0.05, "decay_every": 0})
     workdir = train(config, tmp_path / "run")

@@ -79,6 +79,7 @@ def test_fine_tuning_is_pytorchs(torchvision, batch_norm: str):
         assert (change > 0) == (batch_norm == "train" or not of_norm), name
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_add_up_to_its_gradient(small_model):
     rng = np.random.default_rng(0)
     batch = {
@@ -101,6 +102,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(small_model):
             np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
@@ -128,6 +130,7 @@ def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
     chex.assert_trees_all_close(after["stats"], stats, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fine_tune_then_freeze_then_stream(tiny_config, tmp_path: Path, resnet8_weights: Path):
     tuning = {"target": "backbone", "batch_norm": "frozen", "validate_every": 1}
     config = tiny_config(train=tuning, backbone={"new_classifier": True}, optimizer={"learning_rate": 0.02})

@@ -45,6 +45,7 @@ def test_without_the_package_the_option_is_refused(tiny_config, tmp_path: Path, 
         MetricLogs(tmp_path, resumed_at=0, config=tiny_config(train={"wandb": "project"}))
 
 
+@pytest.mark.slow
 def test_a_profile_holds_steps_10_to_20(tiny_config, tmp_path: Path):
     workdir = train(tiny_config(train={"batch_size": 40}), tmp_path / "run", profile=True)
     (trace,) = (workdir / "logs" / "plugins" / "profile").glob("*/*.xplane.pb")

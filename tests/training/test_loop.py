@@ -29,33 +29,30 @@ def log_lines(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "logs" / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_logs_checkpoints_and_an_untouched_trunk(tiny_config, tmp_path: Path, resnet8_weights: Path):
-    config = tiny_config()
-    workdir = train(config, tmp_path / "run")
-    steps = [line["step"] for line in log_lines(workdir)]
+def test_a_run_leaves_logs_checkpoints_and_an_untouched_trunk(tiny_config, trained_once: Path, resnet8_weights: Path):
+    steps = [line["step"] for line in log_lines(trained_once)]
     assert steps == [4, 8, 11]  # 1438 digits // 120
-    assert {"epoch", "learning_rate", "ca/loss", "ca/accuracy", "images_per_second"} < log_lines(workdir)[0].keys()
-    assert list((workdir / "logs").glob("events.out.tfevents.*"))
-    assert json.loads((workdir / "config.json").read_text())["backbone"]["name"] == "cifar_resnet8"
-    restored = restore_model(config, workdir)
+    assert {"epoch", "learning_rate", "ca/loss", "ca/accuracy", "images_per_second"} < log_lines(trained_once)[0].keys()
+    assert list((trained_once / "logs").glob("events.out.tfevents.*"))
+    assert json.loads((trained_once / "config.json").read_text())["backbone"]["name"] == "cifar_resnet8"
+    restored = restore_model(tiny_config(), trained_once)
     assert fingerprint(restored.backbone) == fingerprint(castream.load_backbone("cifar_resnet8", resnet8_weights))
     fresh = castream.CrossAttentionStream(restored.backbone.stage_dims, rngs=nnx.Rngs(0))
     assert not np.allclose(restored.heads["ca"].cls_token[...], fresh.cls_token[...])
 
 
-def test_several_devices_train_the_same_stream(tiny_config, tmp_path: Path):
+@pytest.mark.slow
+def test_several_devices_train_the_same_stream(tiny_config, trained_once: Path, tmp_path: Path):
     # 1e-5 absolute after 11 steps: each device sums its own images first, so sums run in another order.
     config = tiny_config()
-    params = {}
-    for devices in (1, 4):
-        mesh = data_mesh(jax.devices()[:devices])
-        params[devices] = stream_params(config, train(config, tmp_path / str(devices), mesh=mesh))
-    chex.assert_trees_all_close(params[1], params[4], rtol=0, atol=1e-5)
+    alone = train(config, tmp_path / "run", mesh=data_mesh(jax.devices()[:1]))
+    chex.assert_trees_all_close(stream_params(config, alone), stream_params(config, trained_once), rtol=0, atol=1e-5)
 
 
-def test_a_training_goes_on_with_another_number_of_devices(tiny_config, tmp_path: Path, monkeypatch):
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_devices(tiny_config, trained_once, tmp_path: Path, monkeypatch):
     config = tiny_config(train={"log_every": 2})  # line 6 is written, then lost with the steps after checkpoint 5
-    whole = stream_params(config, train(config, tmp_path / "whole", mesh=data_mesh(jax.devices()[:1])))
+    whole = stream_params(config, trained_once)
     stop_after(monkeypatch, 7)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "parts", mesh=data_mesh(jax.devices()[:4]))
@@ -79,10 +76,8 @@ def stop_after(monkeypatch, step: int) -> None:
     monkeypatch.setattr(loop, "shard_batch", stopping)
 
 
-@pytest.mark.slow
-def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(
-    tmp_path: Path, resnet8_weights: Path, compiled_once: dict[str, str]
-):
+@pytest.mark.system
+def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, resnet8_weights: Path):
     # benchmarks/interruptions.py does the same twenty times at random moments.
     overrides = [
         "--config.data.image_size=32",
@@ -104,7 +99,6 @@ def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=root,
-            env=compiled_once,
         )
 
     def newest() -> int:
@@ -159,22 +153,20 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_checkpoint(tiny_con
     assert not [path for path in (tmp_path / "other" / "checkpoints").iterdir() if path.name.isdigit()]
 
 
-def test_workdir_of_another_config_is_refused_and_kept(tiny_config, tmp_path: Path):
-    train(tiny_config(), tmp_path / "run")
-    before = (tmp_path / "run" / "config.json").read_text()
+def test_workdir_of_another_config_is_refused_and_kept(tiny_config, trained_workdir: Path):
+    before = (trained_workdir / "config.json").read_text()
     other = tiny_config(optimizer={"learning_rate": 0.2}, train={"epochs": 2})
     with pytest.raises(
         ValueError, match=r"optimizer.learning_rate \(0.05 there, 0.2 here\), train.epochs \(1 there, 2"
     ):
-        train(other, tmp_path / "run")
-    assert (tmp_path / "run" / "config.json").read_text() == before
+        train(other, trained_workdir)
+    assert (trained_workdir / "config.json").read_text() == before
 
 
-def test_streams_of_another_trunk_are_refused(tiny_config, tmp_path: Path):
-    train(tiny_config(), tmp_path / "run")
+def test_streams_of_another_trunk_are_refused(tiny_config, trained_once: Path, tmp_path: Path):
     save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(8)), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="were trained on another trunk"):
-        restore_model(tiny_config(backbone={"weights": str(tmp_path / "other.safetensors")}), tmp_path / "run")
+        restore_model(tiny_config(backbone={"weights": str(tmp_path / "other.safetensors")}), trained_once)
 
 
 def test_nothing_is_written_for_a_training_that_cannot_start(tiny_config, tmp_path: Path):
@@ -192,6 +184,7 @@ def test_a_workdir_without_training_is_told_apart(tiny_config, tmp_path: Path):
         restore_model(tiny_config(), tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_pretrained_backbone_is_exported_and_loads(tiny_config, tmp_path: Path):
     config = tiny_config(train={"target": "backbone"}, backbone={"weights": ""})
     workdir = train(config, tmp_path / "run")
@@ -201,8 +194,8 @@ def test_a_pretrained_backbone_is_exported_and_loads(tiny_config, tmp_path: Path
     assert not np.allclose(backbone.linear.kernel[...], initial.linear.kernel[...])
 
 
-def test_restoring_leaves_the_workdir_as_it_is(tiny_config, tmp_path: Path):
-    workdir = train(tiny_config(), tmp_path / "run")
+def test_restoring_leaves_the_workdir_as_it_is(tiny_config, trained_workdir: Path):
+    workdir = trained_workdir
     being_written = workdir / "checkpoints" / "99.orbax-checkpoint-tmp-1"
     being_written.mkdir()
     before = sorted(workdir.rglob("*"))

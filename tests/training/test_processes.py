@@ -39,13 +39,13 @@ def overrides(resnet8_weights: Path) -> list[str]:
 
 
 @pytest.fixture
-def environment(compiled_once: dict[str, str]) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """For the scripts: this Python first on the path, and a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**compiled_once, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port)}
 
 
 def losses(workdir: Path) -> np.ndarray:
@@ -62,7 +62,7 @@ def wait_for_checkpoint(workdir: Path, step: int, process: subprocess.Popen) -> 
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_processes_and_devices_train_the_same_stream(tmp_path: Path, overrides: list[str], environment: dict[str, str]):
     def run(name: str, **variables: str) -> None:
         subprocess.run(
@@ -95,7 +95,7 @@ def test_processes_and_devices_train_the_same_stream(tmp_path: Path, overrides: 
     assert (tmp_path / "2x2" / "report" / "index.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_other_with_a_sentence(tmp_path, overrides, environment, victim: int):
     workdir = tmp_path / "run"
@@ -121,7 +121,7 @@ def test_a_dead_process_ends_the_other_with_a_sentence(tmp_path, overrides, envi
     processes[victim].communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_sigterm_to_one_process_saves_and_ends_both(tmp_path: Path, overrides: list[str], environment: dict[str, str]):
     workdir = tmp_path / "run"
     launcher = subprocess.Popen(

@@ -1,0 +1,94 @@
+"""The tiers of the test suite: what runs every day, and what that run leaves to `make test-all`.
+
+A test belongs to the everyday run unless it is marked `slow` (more than `--test-seconds` of processor time on two
+cores) or `system` (starts processes, a browser or a notebook). An unmarked test that takes longer fails, so that the
+everyday run stays short.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+import os
+
+import pytest
+
+TIERS = {
+    "everyday": "",
+    "slow": "slow",
+    "system": "that start processes, a browser or a notebook",
+}
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def tier(names: object) -> str:
+    """The tier of a test with these markers or keywords."""
+    return next((mark for mark in ("system", "slow") if mark in names), "everyday")  # pyright: ignore[reportOperatorIssue]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--test-seconds",
+        type=float,
+        default=5.0,
+        help="processor seconds that a test without the mark `slow` or `system` may take; 0: any (default: 5)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("system")
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[LEFT_OUT].update(tier(item.keywords) for item in items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fails an everyday test that takes too long. Processor time: what else runs on the machine does not count."""
+    limit, begin = item.config.getoption("--test-seconds"), sum(os.times()[:4])
+    yield
+    seconds = sum(os.times()[:4]) - begin
+    if limit and seconds > limit and tier(item.keywords) == "everyday":
+        pytest.fail(
+            f"passed, but took {seconds:.1f} s of processor time, and the everyday run allows {limit:g} "
+            "(--test-seconds): make it shorter, or mark it slow",
+            pytrace=False,
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # of pytest-xdist, whose controller collects nothing itself
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    node.config.stash[LEFT_OUT] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The number of tests of each tier and their seconds, those of fixtures included."""
+    seconds, tests = defaultdict(float), defaultdict(set)
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[tier(report.keywords)] += report.duration
+            tests[tier(report.keywords)].add(report.nodeid)
+    sums = [f"{name} {len(tests[name])} in {seconds[name]:.0f} s" for name in TIERS if tests[name]]
+    terminalreporter.write_line(f"tests per tier: {', '.join(sums) or 'none'}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line: what was left out."""
+    left = config.stash.get(LEFT_OUT, Counter())
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(config, "workerinput"):
+        parts = [f"{left[name]} {words}" for name, words in TIERS.items() if words and left[name]]
+        if parts:
+            reporter.write_line(f"tests left to `make test-all`: {' and '.join(parts)}")
