@@ -1,30 +1,35 @@
 """`castream bench`: programs run, figures found, failures named."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from castream_jax.cli import main
+from castream_jax.commands import bench
 from castream_jax.commands.bench import FIGURES, table
 
 MACHINE = {"device": "cpu", "cores": 2, "platform": "x", "python": "3", "jax": "0", "castream_jax": "0"}
 
 
+@pytest.fixture(autouse=True)
+def at_hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Everyday tests do not start JAX to ask which machine this is."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(bench, "_MACHINE", f"import json; print(json.dumps({MACHINE}))")
+
+
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_program_is_run_and_its_figures_are_found(tmp_path: Path, capsys):
     out = tmp_path / "new" / "bench.json"
-    assert main(["bench", "train_step", "--quick", "--out", str(out)]) == 0
-    report = json.loads(out.read_text())
-    measured = report["results"]["train_step"]["step_over_forward"]
-    assert measured > 0.5
-    assert report["results"]["train_step"]["program_seconds"] > 0
-    row = f"| training step ÷ forward pass, ResNet-50 | {measured:.2f} | ≤ 1.05 |"
+    assert main(["bench", "loading", "--quick", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())["results"]["loading"]
+    assert result["program_seconds"] > 0
+    row = f"| peak memory of loading ÷ parameters | {result['peak_over_parameter_bytes']:.2f} | ≤ 3 |"
     assert row in capsys.readouterr().out
     assert row in out.with_suffix(".md").read_text()
-    assert (
-        report["results"]["train_step"]["peak_bytes"]["step"] > report["results"]["train_step"]["peak_bytes"]["forward"]
-    )
 
 
 RESULTS = {
@@ -100,6 +105,54 @@ def test_a_program_that_fails_is_named_and_the_others_are_told(tmp_path: Path, c
     captured = capsys.readouterr()
     assert "These benchmarks failed, as they said above: loading." in captured.err
     assert "| 4.25 | ≤ 5 |" in captured.out
+
+
+DEVIATIONS = {"official code over bar": 2.0, "torchvision over bar": 0.5, "missed": ["logits of official code: 2e-04"]}
+
+
+@pytest.mark.parametrize("options", [[], ["--quick"]])
+def test_what_was_measured_is_kept_when_the_programs_own_check_fails(options: list[str], tmp_path: Path, capsys):
+    text = f"import sys; print({json.dumps(json.dumps(DEVIATIONS))}); sys.exit('Missed: logits.')"
+    (tmp_path / "deviation.py").write_text(text)
+    (tmp_path / "explain.py").write_text('print(\'{"second_start": {"seconds": 6}}\')')
+    out = tmp_path / "bench.json"
+    command = ["bench", "deviation", "explain", "--out", str(out), "--benchmarks", str(tmp_path), *options]
+    assert main(command) == 2
+    captured = capsys.readouterr()
+    assert "These benchmarks failed, as they said above: deviation." in captured.err
+    kept = json.loads(out.read_text())["results"]["deviation"]
+    assert kept.pop("program_seconds") >= 0
+    assert kept == DEVIATIONS | {"exit_status": 1}
+    lines = out.with_suffix(".md").read_text().splitlines()
+    assert lines[2:] == captured.out.splitlines()
+    cells = {line.split(" | ")[0]: line.split(" | ")[1] for line in lines if " | " in line}
+    assert cells["| largest deviation over its bar, official code"] == "2.00 (missed)"
+    assert cells["| the same, logits of torchvision"] == "0.50"
+    assert cells["| seconds to the first explanation, second start"] == ("6.00" if options else "6.00 (missed)")
+    assert "`benchmarks/deviation.py` failed with status 1: logits of official code: 2e-04." in lines
+
+
+def test_a_program_that_works_again_has_failed_no_longer(tmp_path: Path, capsys):
+    out = tmp_path / "bench.json"
+    for status in (1, 0):
+        (tmp_path / "loading.py").write_text(f"print('{{}}'); raise SystemExit({status})")
+        assert main(["bench", "loading", "--out", str(out), "--benchmarks", str(tmp_path)]) == 2 * status
+    assert "exit_status" not in json.loads(out.read_text())["results"]["loading"]
+    assert capsys.readouterr().out.count("`benchmarks/loading.py` failed with status 1: see what it said.") == 1
+
+
+def test_what_is_not_a_number_misses_its_aim():
+    results = {"deviation": {"official code over bar": math.nan, "torchvision over bar": 0.5}}
+    lines = table({"machine": MACHINE, "quick": False, "results": results})
+    assert [line.split(" | ")[1] for line in lines[4:]] == ["nan (missed)", "0.50"]
+
+
+def test_a_program_that_prints_no_numbers_is_named(tmp_path: Path, capsys):
+    (tmp_path / "loading.py").write_text("print('done')")
+    assert main(["bench", "loading", "--benchmarks", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "loading printed no numbers" in error
+    assert "These benchmarks failed, as they said above: loading." in error
 
 
 def test_unknown_names_and_an_installation_without_programs(tmp_path: Path, capsys):
