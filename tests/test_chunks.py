@@ -13,6 +13,7 @@ from castream_jax.attribution.attribute import _attribute
 from castream_jax.chunks import chunk_for, map_chunks, map_first_chunks
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(total=st.integers(1, 30), chunk=st.integers(1, 40), share=st.floats(0, 1))
 def test_chunks_give_what_the_whole_gives(total: int, chunk: int, share: float):

@@ -24,6 +24,7 @@ def expected_map(features: jax.Array, weights: jax.Array) -> jax.Array:
     return min_max(jax.nn.relu((features * weights[:, None, None]).sum(-1)))
 
 
+@pytest.mark.slow
 def test_under_gap_a_weight_is_the_channels_share_of_the_logit(small_model):
     """`y - y_k` is the class's classifier weight times the channel's mean."""
     pixels, labels = random_images(4)

@@ -63,6 +63,7 @@ def test_adams_first_step_follows_the_sign_of_the_gradient(small_model):
             assert np.abs(one[head, "opticam"][i] - mask_of(jnp.full(64, 1 / 64), features[i])).max() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"masked_space": "normalised", "target_stage": 2}], ids=["castream", "other"])
 def test_the_class_gains_under_every_head(small_model, fields):
     split = nnx.split(small_model)
@@ -80,6 +81,7 @@ def test_the_class_gains_under_every_head(small_model, fields):
             assert after > before + 0.01
 
 
+@pytest.mark.slow
 def test_images_and_heads_do_not_see_each_other(small_model):
     # 1e-3: ten steps of an optimiser that takes the sign of rounding too.
     pixels, labels = random_images(3)

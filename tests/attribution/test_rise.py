@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import castream_jax as castream
 from castream_jax.attribution import min_max
@@ -45,6 +46,7 @@ def test_a_mask_is_a_random_grid_enlarged_shifted_and_cropped():
     assert {x for _, x in offsets} >= {0, cell_width - 1}
 
 
+@pytest.mark.slow
 def test_masks_are_on_as_often_as_asked():
     # 2,000 masks of 16 independent cells: a standard error of 0.0026 for the mean over all.
     for probability in (0.2, 0.5):
@@ -54,6 +56,7 @@ def test_masks_are_on_as_often_as_asked():
     assert not np.allclose(other, rise_masks(jnp.arange(5), 16, 16, protocol(rise_cells=4)))
 
 
+@pytest.mark.slow
 def test_the_map_is_the_mean_of_masks_by_class_probability(small_model):
     rng = np.random.default_rng(0)
     pixels = jnp.asarray(rng.random((3, 16, 20, 3)), jnp.float32)

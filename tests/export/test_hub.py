@@ -40,6 +40,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_model_goes_up_and_comes_back(small_model, export: Path, hub, endpoint: str, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     url = castream.push_to_hub(export, "user/model", endpoint=endpoint)

@@ -58,6 +58,7 @@ def site(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     importlib.invalidate_caches()
 
 
+@pytest.mark.slow
 def test_each_is_added_from_outside(site: Path):
     assert MODULES.keys() == set(ENTRY_POINTS.values())
     install(site, "elsewhere", ENTRY_POINTS, MODULES)

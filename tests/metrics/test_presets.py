@@ -191,6 +191,7 @@ def test_a_sigmoid_protocol_scores_the_class_alone(small_model, case):
     np.testing.assert_allclose(scores["insertion_curve"][:, -1], p, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_opticam_maps_are_normalised_at_the_images_size_and_scored_as_they_are(small_model, case):
     pixels, labels, _ = case
     maps = castream.attribute(small_model, pixels, labels, protocol="opticam")

@@ -142,6 +142,7 @@ def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, 
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.slow
 def test_divergence_stops_with_a_sentence_and_keeps_the_last_checkpoint(tiny_config, tmp_path: Path, monkeypatch):
     config = tiny_config(optimizer={"learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match=r"is nan at step 4.*lower config.optimizer.learning_rate"):
