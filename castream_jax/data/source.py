@@ -17,12 +17,12 @@ class Record(TypedDict):
     to a row, one without area (x1 <= x0 or y1 <= y0) stands for no box.
     """
 
-    pixels: UInt8[np.ndarray, "h w 3"]  # RGB, 0 to 255
+    pixels: UInt8[np.ndarray, "_h _w 3"]  # RGB, 0 to 255
     label: np.int32
     index: int  # position in the source
-    box: NotRequired[Float32[np.ndarray, "*n 4"]]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside the object
-    target: NotRequired[Float32[np.ndarray, " k"]]  # multi-label data: 1 for each class that is there, else 0
-    target_mask: NotRequired[Bool[np.ndarray, " k"]]  # and False for classes that are neither there nor absent
+    box: NotRequired[Float32[np.ndarray, "*_n 4"]]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside the object
+    target: NotRequired[Float32[np.ndarray, " _k"]]  # multi-label data: 1 for each class that is there, else 0
+    target_mask: NotRequired[Bool[np.ndarray, " _k"]]  # and False for classes that are neither there nor absent
 
 
 @runtime_checkable

@@ -28,9 +28,9 @@ class Part(NamedTuple):
     """Images by their `positions` in the source, `explained` or only predicted, and those `shown` in the gallery."""
 
     number: int
-    positions: Int[np.ndarray, " images"]
+    positions: Int[np.ndarray, " _images"]
     explained: bool
-    shown: Int[np.ndarray, " images"]
+    shown: Int[np.ndarray, " _shown"]
 
     def path(self, folder: Path, kind: str) -> Path:
         """The part's file of one kind: `rows`, `predictions` or `gallery`."""

@@ -27,6 +27,7 @@ from castream_jax.protocol import Protocol, get_protocol
 
 Key = tuple[str, str]
 Maps = Mapping[Key, Float[AnyArray, "b _h _w"]]
+Scores = dict[Key, dict[str, Float[Array, "b *_steps"]]]  # a number per image, or a curve
 
 METRICS = ("AD", "AG", "AI", "I", "D")
 ALL_METRICS = (*METRICS, "P+", "P-")
@@ -41,7 +42,7 @@ def score(
     *,
     metrics: Sequence[str] = METRICS,
     chunk: int | None = None,
-) -> dict[Key, dict[str, Float[Array, " b"]]]:
+) -> Scores:
     """Interpretability metrics of each map, each measured with the head the map belongs to.
 
     Args:
@@ -102,8 +103,8 @@ def _score(
     metrics: tuple[str, ...],
     chunk: int,
     sharding: NamedSharding | None,
-) -> dict[Key, dict[str, Array]]:
-    def run(state: Any, pixels: Array, labels: Array, maps: Maps) -> dict[Key, dict[str, Array]]:
+) -> Scores:
+    def run(state: Any, pixels: Array, labels: Array, maps: Maps) -> Scores:
         model = nnx.merge(graphdef, state)
         probabilities = {head: protocol.probabilities(logits) for head, logits in model(pixels).items()}
         return scores_of_maps(model, pixels, labels, maps, probabilities, protocol, chunk, metrics)
@@ -152,7 +153,7 @@ def scores_of_maps(
     protocol: Protocol,
     chunk: int,
     metrics: Sequence[str] = METRICS,
-) -> dict[Key, dict[str, Array]]:
+) -> Scores:
     """`score`, given the unmasked images' `probabilities` under each head, as the protocol takes them; traceable."""
     batch, height, width = pixels.shape[:3]
     heads = list(model.heads)
@@ -196,7 +197,7 @@ def scores_of_maps(
     at = moved / moved[-1] if protocol.area == "fractions" else np.linspace(0, 1, len(moved))
     columns = {kind: np.array([of_job == _KINDS.index(kind) for of_job, _ in per_map]) for kind in kinds}
 
-    scores: dict[Key, dict[str, Array]] = {}
+    scores: Scores = {}
     for key, of_images in maps.items():
         head, of_map = heads.index(key[0]), results[number[id(of_images)]]
         of_kind = {kind: of_map[column, :, head] for kind, column in columns.items()}
