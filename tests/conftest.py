@@ -28,10 +28,11 @@ settings.register_profile("castream", deadline=None)  # a first call compiles
 settings.load_profile("castream")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests build the same programs again and again; so do those of the next run.
+# Tests, the processes that they start, and the next run build the same programs again and again.
 os.environ.setdefault("CASTREAM_COMPILATION_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
-use_compilation_cache()
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+if (COMPILED := use_compilation_cache()) is not None:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(COMPILED), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 @pytest.fixture(scope="session")
