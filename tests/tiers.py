@@ -6,7 +6,7 @@ everyday run stays short.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import os
 
 import pytest
@@ -22,6 +22,15 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 def tier(names: object) -> str:
     """The tier of a test with these markers or keywords."""
     return next((mark for mark in ("system", "slow") if mark in names), "everyday")  # pyright: ignore[reportOperatorIssue]
+
+
+def slow_after(count: int, cases: Iterable[object]) -> list[object]:
+    """Cases for `parametrize`: the first `count` of them run every day, the others are marked slow."""
+    cases = list(cases)
+    slow = [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases[count:]
+    ]
+    return [*cases[:count], *slow]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +90,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             seconds[tier(report.keywords)] += report.duration
             tests[tier(report.keywords)].add(report.nodeid)
     sums = [f"{name} {len(tests[name])} in {seconds[name]:.0f} s" for name in TIERS if tests[name]]
-    terminalreporter.write_line(f"tests per tier: {', '.join(sums) or 'none'}")
+    if sums:
+        terminalreporter.write_line(f"tests per tier: {', '.join(sums)}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -43,6 +43,7 @@ def test_a_row_per_label_of_an_image_gives_each_label_its_own_map(small_model):
         assert np.allclose(saliency[0], saliency[1], atol=1e-5) == (method in ("attention", "random")), (head, method)
 
 
+@pytest.mark.slow
 def test_predicted_class_protocol_ignores_labels(small_model):
     pixels = jnp.asarray(np.random.default_rng(1).random((3, 16, 16, 3)), jnp.float32)
     predicted = castream.attribute(small_model, pixels, jnp.zeros(3, jnp.int32), protocol="castream-pred")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.attribution import METHODS, Inputs
@@ -143,9 +144,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", ["resnet", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "resnet")]
-)
+@pytest.mark.parametrize("case", slow_after(1, CASES))
 def test_family_equals_its_equations_on_autodiff_through_the_trunk(case: str, pixels):
     build, choices, moved = CASES[case]
     model = build()
@@ -230,15 +229,20 @@ def test_cam_is_refused_where_it_is_not_defined(pixels):
             castream.attribute(model, pixels, LABELS, ("cam",), dataclasses.replace(PROTOCOL, **choices))
 
     model = small_resnet()
-    refused(small_convnext(), "linear classifier right after GAP, and that of small is not linear: use gradcam")
     refused(model, "those of the last stage, and protocol 'castream' has target_stage=1: use gradcam", target_stage=1)
     refused(castream.Model(model.backbone, {"ca": model.heads["ca"]}), "with GlobalAveragePooling among its heads")
+
+
+@pytest.mark.slow
+def test_cam_is_refused_where_the_classifier_is_not_linear(pixels):
+    with pytest.raises(ValueError, match="linear classifier right after GAP, and that of small is not linear: use"):
+        castream.attribute(small_convnext(), pixels, LABELS, ("cam",))
 
 
 # --- targets ---
 
 
-@pytest.mark.parametrize(("build", "last"), [(small_resnet, 3), (small_convnext, 3)])
+@pytest.mark.parametrize(("build", "last"), slow_after(1, [(small_resnet, 3), (small_convnext, 3)]))
 def test_a_target_stage_that_the_backbone_lacks_is_refused(build, last: int, pixels):
     for stage in (-1, last + 1):
         message = rf"'castream' has target_stage={stage}: the stages of \w+ are 0 … {last}\."
@@ -246,7 +250,7 @@ def test_a_target_stage_that_the_backbone_lacks_is_refused(build, last: int, pix
             castream.attribute(build(), pixels, LABELS, protocol=dataclasses.replace(PROTOCOL, target_stage=stage))
 
 
-@pytest.mark.parametrize("build", [small_resnet, small_convnext])
+@pytest.mark.parametrize("build", slow_after(1, [small_resnet, small_convnext]))
 def test_stages_take_offsets_and_targets_complete_them(build, pixels):
     graphdef, state = nnx.split(build().backbone)
     taps = build().backbone.taps

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.attribution import min_max
@@ -104,21 +105,19 @@ def check_against_masks_made_one_by_one(model: castream.Model, protocol: castrea
 
 @pytest.mark.parametrize(
     "fields",
-    [
-        {},
-        *(
-            pytest.param(fields, marks=pytest.mark.slow)
-            for fields in (
-                {
-                    "scorecam_weight": "channel_softmax",
-                    "scorecam_mask": "min_max_then_resize",
-                    "masked_space": "normalised",
-                },
-                {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
-                {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
-            )
-        ),
-    ],
+    slow_after(
+        1,
+        [
+            {},
+            {
+                "scorecam_weight": "channel_softmax",
+                "scorecam_mask": "min_max_then_resize",
+                "masked_space": "normalised",
+            },
+            {"target_stage": 0, "target_class": "predicted", "scorecam_weight": "channel_softmax"},
+            {"target_stage": 1, "masked_space": "normalised", "scorecam_channels": 5},
+        ],
+    ),
     ids=lambda fields: ",".join(map(str, fields.values())) or "castream",
 )
 def test_equals_masks_made_one_by_one(small_model, fields):

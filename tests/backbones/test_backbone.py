@@ -4,6 +4,7 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.backbones import get_architecture
@@ -22,31 +23,34 @@ def test_published_resnet20_gives_the_official_logits(golden, resnet20):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [
-        ("resnet18", 11_689_512),
-        ("resnet34", 21_797_672),
-        ("resnet50", 25_557_032),
-        ("resnet101", 44_549_160),
-        pytest.param("resnet152", 60_192_808, marks=pytest.mark.slow),
-        ("resnext50_32x4d", 25_028_904),
-        pytest.param("resnext101_32x8d", 88_791_336, marks=pytest.mark.slow),
-        ("wide_resnet50_2", 68_883_240),
-        pytest.param("wide_resnet101_2", 126_886_696, marks=pytest.mark.slow),
-        ("convnext_tiny", 28_589_128),
-        ("convnext_small", 50_223_688),
-        pytest.param("convnext_base", 88_591_464, marks=pytest.mark.slow),
-        pytest.param("convnext_large", 197_767_336, marks=pytest.mark.slow),
-        ("efficientnet_b0", 5_288_548),
-        ("efficientnet_b1", 7_794_184),
-        pytest.param("efficientnet_b2", 9_109_994, marks=pytest.mark.slow),
-        pytest.param("efficientnet_b3", 12_233_232, marks=pytest.mark.slow),
-        pytest.param("efficientnet_b4", 19_341_616, marks=pytest.mark.slow),
-        pytest.param("efficientnet_b5", 30_389_784, marks=pytest.mark.slow),
-        pytest.param("efficientnet_b6", 43_040_704, marks=pytest.mark.slow),
-        pytest.param("efficientnet_b7", 66_347_960, marks=pytest.mark.slow),
-        ("cifar_resnet20", 269_722),
-        ("cifar_resnet110", 1_727_962),
-    ],
+    slow_after(
+        12,
+        [
+            ("resnet18", 11_689_512),
+            ("resnet34", 21_797_672),
+            ("resnet50", 25_557_032),
+            ("resnet101", 44_549_160),
+            ("resnext50_32x4d", 25_028_904),
+            ("wide_resnet50_2", 68_883_240),
+            ("convnext_tiny", 28_589_128),
+            ("convnext_small", 50_223_688),
+            ("efficientnet_b0", 5_288_548),
+            ("efficientnet_b1", 7_794_184),
+            ("cifar_resnet20", 269_722),
+            ("cifar_resnet110", 1_727_962),
+            ("resnet152", 60_192_808),
+            ("resnext101_32x8d", 88_791_336),
+            ("wide_resnet101_2", 126_886_696),
+            ("convnext_base", 88_591_464),
+            ("convnext_large", 197_767_336),
+            ("efficientnet_b2", 9_109_994),
+            ("efficientnet_b3", 12_233_232),
+            ("efficientnet_b4", 19_341_616),
+            ("efficientnet_b5", 30_389_784),
+            ("efficientnet_b6", 43_040_704),
+            ("efficientnet_b7", 66_347_960),
+        ],
+    ),
 )
 def test_parameter_counts_are_the_published_ones(name: str, parameters: int):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract(name), nnx.Param))) == parameters

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint, save_torch_weights, torch_state_dict
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "efficientnet_b0", "convnext_tiny")]
 
-
-@pytest.fixture(scope="module", params=["cifar_resnet20", *SLOW])
+@pytest.fixture(
+    scope="module", params=slow_after(1, ["cifar_resnet20", "resnet18", "efficientnet_b0", "convnext_tiny"])
+)
 def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A file of parameters with statistics that are not those of a fresh BatchNorm."""
     backbone = castream.create_backbone(request.param, 10, rngs=nnx.Rngs(0))

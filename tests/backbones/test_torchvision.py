@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.backbones import torch_state_dict
@@ -48,13 +49,7 @@ def assert_equal(means: list[np.ndarray], logits: np.ndarray, expected: list[np.
     np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=max(1e-3, 2e-4 * expected_logits.std()))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "resnet18",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "convnext_tiny", "convnext_base")),
-    ],
-)
+@pytest.mark.parametrize("name", slow_after(1, ["resnet18", "resnet50", "convnext_tiny", "convnext_base"]))
 def test_stored_numbers_of_photographs(name: str, shared: Path, reference_state_dict):
     manifest = json.loads((shared / "golden" / "torchvision_manifests.json").read_text())[name]
     with np.load(shared / "golden" / "torchvision_logits.npz") as arrays:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.attribution import upsample
@@ -39,7 +40,7 @@ def model(small_model, request):
     return model
 
 
-@pytest.mark.parametrize("protocol", ["castream", "opticam", "torchcam"])
+@pytest.mark.parametrize("protocol", slow_after(1, ["castream", "opticam", "torchcam"]))
 def test_a_map_of_ones_changes_nothing_and_constant_maps_have_numbers(model, protocol: str):
     pixels, labels, _ = random_case(0, batch=12)
     labels[:6] = model(pixels)["ca"][:6].argmax(-1)
@@ -81,6 +82,7 @@ def test_curves_meet_and_mirror_each_other(small_model, seed: int):
     np.testing.assert_array_equal(of["AI"], o > p)
 
 
+@pytest.mark.slow
 def test_equal_shares_and_equal_steps_have_equal_areas_and_others_do_not(small_model):
     pixels, labels, m = random_case(1)
     areas = {}
@@ -94,7 +96,7 @@ def test_equal_shares_and_equal_steps_have_equal_areas_and_others_do_not(small_m
     assert np.abs(areas[20, "steps"] - areas[20, "fractions"]).max() > 1e-5
 
 
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 7), (2, 32), (4, 5)])
+@pytest.mark.parametrize(("devices", "chunk"), slow_after(2, [(1, 7), (4, 5), (1, 1), (2, 32)]))
 def test_neither_chunk_nor_devices_change_a_number(small_model, devices: int, chunk: int):
     # 1e-6: a convolution over another batch may sum in another order.
     pixels, labels, m = random_case(2, batch=4)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.backbones import Backbone
@@ -91,6 +92,7 @@ def test_laws(small_model, seed: int):
     np.testing.assert_array_equal(a["deletion_curve"][:, -1], b["deletion_curve"][:, -1])
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(3)))
 def test_scores_do_not_depend_on_batch_order_or_company(small_model, seed: int, order):
@@ -153,16 +155,19 @@ def test_arguments_that_do_not_fit_are_refused(small_model):
 
 @pytest.mark.parametrize(
     ("metrics", "protocol", "shared", "per_map", "others"),
-    [
-        (("AD",), "castream", 0, 1, {"p", "o"}),
-        (("AI", "AG", "AD"), "castream", 0, 1, {"p", "o"}),
-        (("I",), "castream", 1, 1, {"p", "insertion_curve"}),
-        (("D",), "castream", 1, 1, {"p", "deletion_curve"}),
-        (("P-", "P+"), "castream", 0, 18, {"p", "positive_curve", "negative_curve"}),
-        (METRICS, "castream", 2, 3, {"p", "o", "insertion_curve", "deletion_curve"}),
-        # 256 pixels in at most 20 steps: 13 each. Both curves of torch-cam share the empty image.
-        (("I", "D"), "torchcam", 1, 38, {"p", "insertion_curve", "deletion_curve"}),
-    ],
+    slow_after(
+        3,
+        [
+            (("AD",), "castream", 0, 1, {"p", "o"}),
+            (("I",), "castream", 1, 1, {"p", "insertion_curve"}),
+            (METRICS, "castream", 2, 3, {"p", "o", "insertion_curve", "deletion_curve"}),
+            (("AI", "AG", "AD"), "castream", 0, 1, {"p", "o"}),
+            (("D",), "castream", 1, 1, {"p", "deletion_curve"}),
+            (("P-", "P+"), "castream", 0, 18, {"p", "positive_curve", "negative_curve"}),
+            # 256 pixels in at most 20 steps: 13 each. Both curves of torch-cam share the empty image.
+            (("I", "D"), "torchcam", 1, 38, {"p", "insertion_curve", "deletion_curve"}),
+        ],
+    ),
 )
 def test_only_what_the_metrics_need_is_computed(
     small_model, monkeypatch, metrics, protocol: str, shared: int, per_map: int, others: set[str]

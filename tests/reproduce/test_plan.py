@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from tiers import slow_after
 
 from castream_jax.backbones.cifar_resnet import CifarResNet
 from castream_jax.config import Config, open_config
@@ -70,7 +71,9 @@ def test_metrics_take_as_many_passes_as_planned(tiny_config: Callable[..., Confi
 
 @pytest.mark.parametrize(
     ("name", "macs"),
-    [("imagenet/resnet18", 1.814e9), ("imagenet/resnet50", 4.089e9), ("imagenet/convnext_base", 15.36e9)],
+    slow_after(
+        2, [("imagenet/resnet18", 1.814e9), ("imagenet/resnet50", 4.089e9), ("imagenet/convnext_base", 15.36e9)]
+    ),
 )
 def test_operations_are_those_of_torchvision(name: str, macs: float):
     """torchvision publishes multiply-adds, counted with the zeros of padding, which XLA leaves out: up to 8 %."""
@@ -127,9 +130,11 @@ def test_table_shows_every_step_and_what_is_left():
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(
-    "name", [*EXPERIMENTS, "ablations/block_design", "ablations/placement", "ablations/class_specific"]
-)
+EVERYDAY = ("imagenet/resnet50", "ablations/all")
+OTHERS = {*EXPERIMENTS, "ablations/block_design", "ablations/placement", "ablations/class_specific"} - {*EVERYDAY}
+
+
+@pytest.mark.parametrize("name", slow_after(len(EVERYDAY), [*EVERYDAY, *sorted(OTHERS)]))
 def test_configs_state_the_hours_of_the_plan(name: str):
     file = ROOT / "configs" / f"{name}.py"
     stated = re.findall(r"([\d.]+) h of\s+(fine-tuning|training|evaluation)", file.read_text())
