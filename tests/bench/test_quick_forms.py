@@ -118,9 +118,14 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What options name: trees of images, a photograph, weights of a trunk and of a stream, a config."""
-    folder = tmp_path_factory.mktemp("inputs")
+def inputs(once) -> Path:
+    """A folder with what options name."""
+    return once("inputs-of-benchmarks", write_inputs)
+
+
+def write_inputs(folder: Path) -> None:
+    """Trees of images, a photograph, weights of a trunk and of a stream, a config."""
+    folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (500, 600, 3), np.uint8)
     photograph = Image.fromarray(pixels)
     photograph.resize((40, 30)).save(folder / "photo.png")
@@ -133,7 +138,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
     np.savez(folder / "stream.npz", **torch_stream_state_dict(stream))
     (folder / "training.py").write_text("from castream_jax.quickstart import get_config\n")
-    return folder
 
 
 def run(command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
