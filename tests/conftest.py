@@ -1,6 +1,6 @@
 """Strict mode for every test: several devices, no implicit rank promotion, warnings are errors (pyproject.toml)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import importlib.util
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ from filelock import FileLock
 from flax import nnx
 from hypothesis import settings
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -156,6 +157,14 @@ def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
         return config
 
     return build
+
+
+@pytest.fixture
+def unchecked_calls() -> Iterator[None]:
+    """For tests of what the package says of a wrong argument: annotations are not checked before it can say so."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """The table of `castream models` holds the paper's counts."""
 
+import pytest
+
 from castream_jax.reporting import models
 
 
+@pytest.mark.slow
 def test_rows_hold_the_papers_parameter_counts(monkeypatch):
     monkeypatch.setattr(models, "backbone_names", lambda: ("resnet50", "convnext_tiny"))
     header, rule, resnet, convnext = models.models_table()

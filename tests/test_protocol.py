@@ -49,6 +49,7 @@ def test_protocols_are_frozen():
         castream.get_protocol("castream").blur_size = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

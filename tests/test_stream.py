@@ -130,6 +130,7 @@ def test_model_gives_class_specific_streams_the_gap_prediction(small_model):
     np.testing.assert_array_equal(model.logits(stages, other)["gap"], model(pixels)["gap"])
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 def test_arguments_that_do_not_fit_are_refused(stages):
     def build(**options):
         return castream.CrossAttentionStream(DIMS, **options, rngs=nnx.Rngs(0))
@@ -182,6 +183,7 @@ def test_a_stream_goes_out_and_in_under_official_names(style, first: str, fields
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(copy)), nnx.to_pure_dict(nnx.state(stream)))
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 def test_an_official_stream_comes_out_as_it_went_in(golden, golden_model):
     weights = castream.torch_stream_state_dict(golden_model.heads["ca"])
     chex.assert_trees_all_equal(

@@ -286,7 +286,7 @@ def _one_behind(function: Callable[[Batch], Tree], batches: Iterable[Batch]) -> 
         yield pending
 
 
-def _timing(path: Path, images: int, seconds: float) -> dict[str, float | int]:
+def _timing(path: Path, images: int, seconds: float) -> dict[str, float]:
     """Time of this command's `images`; if there was none left to do, what the summary that is there says."""
     fields = ("timed_images", "seconds", "images_per_second")
     if not images and path.exists():

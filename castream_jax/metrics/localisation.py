@@ -36,7 +36,7 @@ def object_mask(boxes: Boxes, height: int, width: int, valid: Valid = None) -> B
 
 
 def pointing_game(
-    saliency: Float[np.ndarray, "b h w"], boxes: Boxes, valid: Valid = None, *, tolerance: float | int = 0
+    saliency: Float[np.ndarray, "b h w"], boxes: Boxes, valid: Valid = None, *, tolerance: float = 0
 ) -> Bool[np.ndarray, " b"]:
     """Whether the map's maximum hits the object (Zhang et al., Excitation Backprop, 2018); the mean is the accuracy.
 

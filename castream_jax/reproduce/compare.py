@@ -41,9 +41,9 @@ class Value(NamedTuple):
     """
 
     paper: str
-    ours: float | int | None = None
+    ours: float | None = None
     interval: tuple[float, float] | None = None
-    difference: float | int | None = None
+    difference: float | None = None
     outside: bool | None = None
 
 

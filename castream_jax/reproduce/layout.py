@@ -135,7 +135,7 @@ def _cell(value: Value, kind: str) -> Cell:
     return Cell("–" if value.interval is None else f"[{value.interval[0]:.2f}, {value.interval[1]:.2f}]")
 
 
-def _number(number: float | int | None, *, sign: bool = False) -> str:
+def _number(number: float | None, *, sign: bool = False) -> str:
     if number is None:
         return "–"
     text = f"{abs(number):,}" if isinstance(number, int) else f"{abs(number):.2f}"

@@ -219,7 +219,7 @@ def _hours(seconds: float) -> tuple[str, str]:
     return f"{seconds / 3600:,.2f}", f"{seconds / 3600 / 8:,.2f}"
 
 
-def _with_prefix(number: float | int) -> str:
+def _with_prefix(number: float) -> str:
     """Three digits and the SI prefix: `"115 M"`."""
     power = min(int(math.log10(max(number, 1)) / 3), 6)
     value = number / 1000**power

@@ -79,7 +79,7 @@ def _open_wandb(config: Config, workdir: Path) -> Any:
     )
 
 
-def _step(line: str) -> float | int:
+def _step(line: str) -> float:
     """Step of a line, infinity for one that a crash cut short."""
     try:
         return json.loads(line)["step"]

@@ -198,11 +198,11 @@ def check_classes(class_names: tuple[str, ...], num_classes: int) -> None:
         )
 
 
-def _read_totals(state: State, mesh: Mesh) -> tuple[dict[str, float | int], State]:
+def _read_totals(state: State, mesh: Mesh) -> tuple[dict[str, float], State]:
     """Means since the last report, fetched from the device; and the state with its totals back at zero."""
     totals = jax.device_get(state["totals"])
     images = int(totals["images"])
-    values: dict[str, float | int] = {"images": images}
+    values: dict[str, float] = {"images": images}
     for name, sums in totals["heads"].items():
         values[f"{name}/loss"] = float(sums["loss"]) / images
         values[f"{name}/accuracy"] = int(sums["correct"]) / images
@@ -210,7 +210,7 @@ def _read_totals(state: State, mesh: Mesh) -> tuple[dict[str, float | int], Stat
     return values, {**state, "totals": zeros}
 
 
-def _check_finite(values: dict[str, float | int], step: int, checkpoints: Checkpoints) -> None:
+def _check_finite(values: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             last = checkpoints.latest_step

@@ -14,7 +14,7 @@ Tree = Any
 
 
 def make_optimizer(
-    config: Config, *, steps_per_epoch: float | int, steps: int
+    config: Config, *, steps_per_epoch: float, steps: int
 ) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
     """The optimiser of what `config.train.target` names, for a training of `steps` steps.
 
@@ -78,7 +78,7 @@ def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> op
 
 
 def step_decay(
-    learning_rate: float, *, factor: float | int, every: float | int, steps_per_epoch: float | int, steps: int
+    learning_rate: float, *, factor: float, every: float, steps_per_epoch: float, steps: int
 ) -> optax.Schedule:
     """`learning_rate`, divided by `factor` after each `every` epochs.
 
@@ -95,7 +95,7 @@ def step_decay(
     return optax.piecewise_constant_schedule(learning_rate, boundaries)
 
 
-def cosine(learning_rate: float, *, steps_per_epoch: float | int, steps: int) -> optax.Schedule:
+def cosine(learning_rate: float, *, steps_per_epoch: float, steps: int) -> optax.Schedule:
     """`learning_rate (1 + cos(pi epoch / epochs)) / 2`, constant within an epoch, as PyTorch's recipes step it.
 
     Args:

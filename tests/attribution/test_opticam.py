@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import compiled
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def test_adams_first_step_follows_the_sign_of_the_gradient(small_model):
     """
     split = nnx.split(small_model)
     pixels, labels = random_images(2)
-    features = jax.nn.relu(small_model.backbone.stages(pixels)[-1])
+    features = jax.nn.relu(compiled.stages(small_model.backbone, pixels)[-1])
     one = castream.attribute(small_model, pixels, labels, METHOD, protocol(1, opticam_learning_rate=0.3), chunk=32)
 
     def objective(u, head, i):
@@ -69,7 +70,9 @@ def test_the_class_gains_under_every_head(small_model, fields):
     split = nnx.split(small_model)
     pixels, labels = random_images(3)
     choices = protocol(30, **fields)
-    features = small_model.backbone.stages(pixels)[-1 if choices.target_stage is None else choices.target_stage]
+    features = compiled.stages(small_model.backbone, pixels)[
+        -1 if choices.target_stage is None else choices.target_stage
+    ]
     maps = castream.attribute(small_model, pixels, labels, METHOD, choices, chunk=32)
     equal = jnp.full(features.shape[-1], 1 / features.shape[-1])
     for head in small_model.heads:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 
+import compiled
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -76,9 +77,11 @@ def scaled(x: np.ndarray) -> np.ndarray:
 def check_against_masks_made_one_by_one(model: castream.Model, protocol: castream.Protocol) -> None:
     pixels, labels = random_images(2)
     backbone, size = model.backbone, pixels.shape[1]
-    features = np.asarray(backbone.stages(pixels)[-1 if protocol.target_stage is None else protocol.target_stage])
+    features = np.asarray(
+        compiled.stages(backbone, pixels)[-1 if protocol.target_stage is None else protocol.target_stage]
+    )
     maps = castream.attribute(model, pixels, labels, METHOD, protocol, chunk=7)
-    predicted = {head: logits.argmax(-1) for head, logits in model(pixels).items()}
+    predicted = {head: logits.argmax(-1) for head, logits in compiled.logits(model, pixels).items()}
     aligned = protocol.scorecam_mask == "resize_then_min_max"
     predict = jax.jit(model)
     for image in range(len(pixels)):
@@ -152,9 +155,9 @@ def test_a_class_specific_stream_reads_the_prediction_on_the_masked_image():
     model = castream.Model(backbone, {"ca": stream})
     pixels, labels = random_images(1)
     maps = castream.attribute(model, pixels, labels, METHOD, chunk=64)["ca", "scorecam"]
-    channels = np.moveaxis(np.asarray(backbone.stages(pixels)[-1][0]), -1, 0)
+    channels = np.moveaxis(np.asarray(compiled.stages(backbone, pixels)[-1][0]), -1, 0)
     masks = jnp.asarray(np.stack([scaled(enlarged(one, 16, aligned=True)) for one in channels]), jnp.float32)
-    stages = backbone.stages(pixels * masks[..., None])
+    stages = compiled.stages(backbone, pixels * masks[..., None])
     own_query = backbone.classify(stages[-1].mean((1, 2))).argmax(-1)
     weights = jax.nn.softmax(backbone.classify(stream(stages, own_query)[0]))[:, labels[0]]
     expected = scaled(np.maximum(0, np.tensordot(np.asarray(weights), channels, 1)))

@@ -103,6 +103,7 @@ def test_impossible_taps_are_refused(taps: tuple[int, ...]):
         abstract("cifar_resnet8", taps=taps)
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 def test_unknown_taps_are_refused():
     with pytest.raises(ValueError, match="taps must be 'official', 'stages' or numbers of boundaries, got 'all'"):
         abstract("cifar_resnet8", taps="all")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from compiled import stages
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -30,12 +31,6 @@ def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     path = tmp_path_factory.mktemp("weights") / "trunk.safetensors"
     save_torch_weights(backbone, path)
     return request.param, path
-
-
-def stages(backbone: castream.Backbone, pixels: jax.Array) -> tuple[jax.Array, ...]:
-    """Compiled whole: operation by operation, a deep trunk compiles for half a minute."""
-    graphdef, state = nnx.split(backbone)
-    return jax.jit(lambda state, pixels: nnx.merge(graphdef, state).stages(pixels))(state, pixels)
 
 
 def logits(backbone: castream.Backbone, pixels: jax.Array) -> jax.Array:
@@ -97,6 +92,7 @@ def test_a_bfloat16_trunk_gives_float32_stages_near_those_of_float32(weights):
     assert half.classify(found[-1].mean((1, 2))).dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 def test_an_unknown_type_is_refused(resnet8_weights):
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, got 'float16'"):
         castream.load_backbone("cifar_resnet8", resnet8_weights, dtype="float16")  # pyright: ignore[reportArgumentType]

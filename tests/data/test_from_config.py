@@ -68,6 +68,7 @@ def test_splits_may_have_other_names(image_tree):
 def test_tfds_is_opened_with_path_and_split(monkeypatch):
     opened = []
     monkeypatch.setattr(TfdsSource, "__init__", lambda self, *arguments: opened.append(arguments))
+    monkeypatch.setattr(TfdsSource, "class_names", ())
     source = open_source(_config(source="tfds", path="/data/cifar10/3.0.2", train_split="train[:90%]"), "train")
     assert isinstance(source, TfdsSource)
     assert opened == [("/data/cifar10/3.0.2", "train[:90%]")]
@@ -92,6 +93,7 @@ def test_cifar10_is_read_from_its_binary_or_from_a_tree(image_tree, tmp_path):
 def test_voc_gives_images_for_training_and_pairs_for_testing(monkeypatch):
     opened = []
     monkeypatch.setattr(Voc, "__init__", lambda self, *arguments: opened.append(arguments))
+    monkeypatch.setattr(Voc, "class_names", ())
     config = _config(source="voc", path="VOC2012", test_split="val", difficult="count")
     for split, rows in (("train", None), ("test", None), ("test", "images")):
         open_source(config, split, rows)

@@ -164,6 +164,7 @@ def test_a_transform_of_ones_own_is_given_arrays(image_tree):
     assert set(shapes) == {(np.ndarray, (5, 7, 3)), (np.ndarray, (4, 4, 3))}
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

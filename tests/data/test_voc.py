@@ -74,6 +74,7 @@ def test_a_pair_has_the_boxes_of_its_class(voc):
     assert source[1]["target"].sum() == 2
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

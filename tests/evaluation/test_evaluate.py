@@ -12,6 +12,7 @@ import sys
 import time
 from typing import NamedTuple
 
+import compiled
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -93,8 +94,7 @@ def reference(evaluated) -> Reference:
     source, model = open_source(config.data, "test"), restore_model(config, workdir)
     labels = np.array([source[i]["label"] for i in range(len(source))])
     pixels = np.stack([source[i]["pixels"] for i in range(len(source))]).astype(np.float32) / 255
-    graphdef, state = nnx.split(model)
-    logits = jax.device_get(jax.jit(lambda state, pixels: nnx.merge(graphdef, state)(pixels))(state, pixels))
+    logits = jax.device_get(compiled.logits(model, pixels))
     chosen = evenly_spaced(len(source), 50)
     maps = castream.attribute(model, pixels[chosen], labels[chosen], methods=("gradcam", "attention"))
     scores = castream.score(model, pixels[chosen], labels[chosen], maps)

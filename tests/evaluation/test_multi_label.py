@@ -5,12 +5,23 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score
 
+from castream_jax.data import Record
 from castream_jax.evaluation.multi_label import MEASURE, class_scores_table, summarise_class_scores
 from castream_jax.evaluation.statistics import bootstrap_counts
 from castream_jax.metrics.average_precision import average_precision, resampled_average_precision
 
 
 class Named:
+    """A source of which names are read, and nothing else."""
+
+    class_names = ("a", "b", "c")
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Record:
+        raise NotImplementedError
+
     def name(self, index: int) -> str:
         return f"image {index}"
 

@@ -58,7 +58,7 @@ def test_numbers_are_those_of_the_library(model, explanation, photo):
         squashed = np.asarray(image.resize((40, 40), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(explanation.pixels, squashed)
     pixels = squashed[None].astype(np.float32) / 255
-    maps = castream.attribute(model, pixels, np.zeros(1), ("attention", "gradcam"), "castream-pred")
+    maps = castream.attribute(model, pixels, np.zeros(1, np.int32), ("attention", "gradcam"), "castream-pred")
     order = [("four", "attention"), ("ca", "attention"), ("gap", "gradcam"), ("four", "gradcam"), ("ca", "gradcam")]
     assert list(explanation.maps) == order
     for key, saliency in explanation.maps.items():
@@ -111,6 +111,7 @@ def test_all_heads_share_one_trunk_pass(model):
     assert str(explaining(state, pixels, labels)).count("conv_general_dilated[") == count
 
 
+@pytest.mark.slow
 def test_batches_are_compiled_once_and_filled_up(model):
     images = [np.asarray(Image.fromarray(load_sample_image("china.jpg")).crop((i, 0, 400 + i, 300))) for i in range(5)]
     before = _explain._cache_size()

@@ -6,6 +6,7 @@ Tolerance 1e-5: the rendering computes images in float64 and the model sees them
 from collections.abc import Callable
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,9 +184,9 @@ def test_a_sigmoid_protocol_scores_the_class_alone(small_model, case):
     protocol = dataclasses.replace(castream.get_protocol("castream"), probability="sigmoid")
     scores = castream.score(small_model, pixels, labels, {("ca", "fine"): maps["ca", "fine"]}, protocol)["ca", "fine"]
     rows = np.arange(BATCH)
-    p = 1 / (1 + np.exp(-np.asarray(small_model(pixels)["ca"], np.float64)[rows, labels]))
+    p = 1 / (1 + np.exp(-np.asarray(compiled.logits(small_model, pixels)["ca"], np.float64)[rows, labels]))
     masked = pixels * maps["ca", "fine"][..., None]
-    o = 1 / (1 + np.exp(-np.asarray(small_model(masked)["ca"], np.float64)[rows, labels]))
+    o = 1 / (1 + np.exp(-np.asarray(compiled.logits(small_model, masked)["ca"], np.float64)[rows, labels]))
     np.testing.assert_allclose(scores["p"], p, rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores["AD"], np.maximum(p - o, 0) / p, rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores["AG"], np.maximum(o - p, 0) / (1 - p), rtol=0, atol=1e-5)

@@ -179,6 +179,7 @@ def test_a_truncated_checkpoint_costs_its_steps_and_no_bit(
     chex.assert_trees_all_equal(resumed, alone)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_exits_with_0(tiny_config, trained_once: Path, tmp_path: Path, capfd, monkeypatch):
     config = tiny_config()
     alone = stream_params(config, trained_once)
@@ -207,6 +208,7 @@ def stop_at(monkeypatch, step: int, action) -> None:
     monkeypatch.setattr(loop, "shard_batch", acting)
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 @pytest.mark.slow
 def test_the_best_checkpoint_is_evaluated_on_demand(tiny_config, tmp_path: Path):
     config = tiny_config(train={"validate_every": 1, "epochs": 4}, optimizer={"learning_rate": 0.05, "decay_every": 0})

@@ -130,6 +130,7 @@ def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
     chex.assert_trees_all_close(after["stats"], stats, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 @pytest.mark.slow
 def test_fine_tune_then_freeze_then_stream(tiny_config, tmp_path: Path, resnet8_weights: Path):
     tuning = {"target": "backbone", "batch_norm": "frozen", "validate_every": 1}

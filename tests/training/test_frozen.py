@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flax import nnx
+import compiled
 import jax
 import numpy as np
 
@@ -14,9 +14,8 @@ from castream_jax.training.restore import restore_model
 def test_gap_logits_are_the_same_bits_after_training_a_stream(tiny_config, trained_once: Path):
     config = tiny_config()
     pixels = np.random.default_rng(0).random((8, 32, 32, 3), np.float32)
-    graphdef, state = nnx.split(open_model(config))
-    trained = nnx.state(restore_model(config, trained_once, mesh=data_mesh(jax.devices()[:1])))
-    predict = jax.jit(lambda state: nnx.merge(graphdef, state)(pixels))
-    before, after = predict(state), predict(trained)
+    before = compiled.logits(open_model(config), pixels)
+    trained = restore_model(config, trained_once, mesh=data_mesh(jax.devices()[:1]))
+    after = compiled.logits(trained, pixels)
     np.testing.assert_array_equal(after["gap"], before["gap"])
     assert not np.allclose(after["ca"], before["ca"])

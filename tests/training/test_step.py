@@ -145,6 +145,7 @@ def test_training_the_backbone_updates_parameters_and_statistics(batch):
             assert not np.array_equal(leaf, before), f"{part}{jax.tree_util.keystr(path)} has not moved"
 
 
+@pytest.mark.usefixtures("unchecked_calls")
 def test_unknown_target_is_refused(small_model):
     with pytest.raises(ValueError, match="must be 'streams' or 'backbone', got 'all'"):
         split_model(small_model, "all")  # pyright: ignore[reportArgumentType]
