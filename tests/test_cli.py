@@ -71,6 +71,7 @@ def test_empty_class_folders_are_named(images, tmp_path, resnet8_weights, capsys
     assert "class3" in only_sentence(capsys)
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_named(images, tmp_path, resnet8_weights, capsys):
     broken = images / "train" / "class3" / "0.png"
     broken.write_bytes(broken.read_bytes()[:40])

@@ -145,7 +145,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", slow_after(1, CASES))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_family_equals_its_equations_on_autodiff_through_the_trunk(case: str, pixels):
     build, choices, moved = CASES[case]
     model = build()

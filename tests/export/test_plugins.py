@@ -82,6 +82,7 @@ def test_each_is_added_from_outside(site: Path):
     np.testing.assert_allclose(maps["gap", "energy"], (energy - low) / (high - low), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_backbone_from_outside_is_exported(site: Path, tmp_path: Path):
     install(site, "elsewhere", ENTRY_POINTS, MODULES)
     backbone = castream.create_backbone("tinynet", rngs=nnx.Rngs(0))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from tiers import slow_after
 
 import castream_jax as castream
 
@@ -132,7 +131,8 @@ def render(definition: Definition, predict: Predict, image: np.ndarray, saliency
     return results
 
 
-@pytest.mark.parametrize("name", slow_after(1, DEFINITIONS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFINITIONS)
 def test_a_preset_is_what_its_source_defines(small_model, case, name: str):
     pixels, labels, maps = case
     mean, std = np.array(small_model.backbone.mean), np.array(small_model.backbone.std)
