@@ -40,7 +40,7 @@ def test_the_everyday_run_ends_with_what_it_leaves_out(suite, workers):
     result.assert_outcomes(passed=2, failed=1, deselected=0 if workers else 3)
     result.stdout.fnmatch_lines(
         [
-            "passed, but took 0.3 s of processor time, and the everyday run allows 0.1 *",
+            "passed, but took 0.3 s of processor time, 0.0 s of them for compiling, and the everyday run allows 0.1 s*",
             "tests per tier: everyday 3 in *",
         ]
     )
@@ -57,3 +57,23 @@ def test_the_whole_run_leaves_nothing_out_and_limits_no_marked_test(suite):
 
 def test_the_limit_can_be_lifted(suite):
     suite.runpytest("-p", "tiers", "--test-seconds", "0").assert_outcomes(passed=6)
+
+
+def test_compiling_may_take_as_long_again(pytester):
+    pytester.makepyfile("""
+        import time
+        import jax
+
+        def test_the_first_to_compile():
+            event = "/jax/core/compile/backend_compile_duration"
+            end = time.process_time() + 0.4
+            while time.process_time() < end: pass
+            jax.monitoring.record_event_duration_secs(event, 0.3)
+
+        def test_compiling_too_much():
+            test_the_first_to_compile()
+            test_the_first_to_compile()
+    """)
+    result = pytester.runpytest("-p", "tiers", "--test-seconds", "0.25")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["passed, but took 0.8 s of processor time, 0.6 s of them for compiling*"])
