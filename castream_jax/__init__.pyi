@@ -10,6 +10,7 @@ from .backbones import register_backbone as register_backbone
 from .data import register_source as register_source
 from .explanation import Explanation as Explanation
 from .explanation import explain as explain
+from .explanation import explain_many as explain_many
 from .exporting.hub import push_to_hub as push_to_hub
 from .metrics import score as score
 from .model import ImageSpec as ImageSpec

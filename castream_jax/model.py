@@ -1,10 +1,8 @@
 """A backbone and its named heads: one trunk pass serves them all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from flax import nnx
 import jax
@@ -13,9 +11,6 @@ from jaxtyping import Array, Float, Int
 
 from castream_jax.backbones.backbone import Backbone, Pixels
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
-
-if TYPE_CHECKING:
-    from castream_jax.explanation import Explanation
 
 Head = GlobalAveragePooling | CrossAttentionStream
 
@@ -83,14 +78,3 @@ class Model(nnx.Module):
     def probabilities(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
         """Softmax of the logits of each head: the `predict` that every mask is scored by."""
         return {name: jax.nn.softmax(logits) for name, logits in self(pixels).items()}
-
-    def explain(self, image: Any, **options: Any) -> Explanation:
-        """Predicted classes, saliency maps and attention of one image, from one trunk pass.
-
-        Args:
-            image: path, PIL image or array, see `castream_jax.explain`.
-            options: `methods`, `heads`, `label`, `protocol` and `chunk` of `castream_jax.explain`.
-        """
-        from castream_jax.explanation import explain  # which knows models
-
-        return next(explain(self, [image], batch_size=1, **options))

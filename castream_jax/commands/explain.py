@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.compilation_cache import use_compilation_cache
     from castream_jax.data.decode import UnreadableImageError
-    from castream_jax.explanation import explain
+    from castream_jax.explanation import explain_many
     from castream_jax.explanation.explain import BATCH_SIZE, image_spec
     from castream_jax.explanation.sources import open_named_model
     from castream_jax.progress import Progress
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         class_names=_read_names(arguments.class_names, model.backbone.num_classes) or spec.class_names,
     )
     failed: list[UnreadableImageError] = []
-    explanations = explain(
+    explanations = explain_many(
         model,
         files,
         methods=arguments.methods,

@@ -1,4 +1,4 @@
-"""`explain`: images -> explanations. One compiled program, one trunk pass for all heads of a batch."""
+"""Images -> explanations: one compiled program, one trunk pass for all heads of a batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
@@ -20,7 +20,7 @@ from castream_jax.chunks import chunk_for
 from castream_jax.data.decode import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.explanation import Explanation
-from castream_jax.explanation.images import Seen, read_image
+from castream_jax.explanation.images import Seen, are_images, is_image, read_image
 from castream_jax.model import ImageSpec, Model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream
@@ -39,6 +39,33 @@ class _Results(NamedTuple):
 
 def explain(
     model: Model,
+    image: Any,
+    *,
+    methods: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    label: int | str | None = None,
+    protocol: str | Protocol = "castream",
+    chunk: int | None = None,
+) -> Explanation:
+    """Predicted classes, saliency maps and attention of one image, from one trunk pass.
+
+    Args:
+        model: backbone with heads, see `explain_many`.
+        image: a path, a PIL image of any mode, or an array `[h, w, 3]` or `[h, w]`, see `explain_many`.
+        methods, heads, label, protocol, chunk: see `explain_many`.
+
+    Raises:
+        TypeError: for several images, or what is no image.
+        ValueError, UnreadableImageError: see `explain_many`.
+    """
+    if are_images(image):
+        raise TypeError(f"explain takes one image, got {_described(image)}: explain_many takes several.")
+    options: dict[str, Any] = {"methods": methods, "heads": heads, "label": label, "protocol": protocol, "chunk": chunk}
+    return next(explain_many(model, [image], batch_size=1, **options))
+
+
+def explain_many(
+    model: Model,
     images: Iterable[Any],
     *,
     methods: Sequence[str] | None = None,
@@ -54,8 +81,8 @@ def explain(
     Args:
         model: backbone with heads. `model.images` says how images come to its size and names the classes; by default
             they are squashed to the size of the architecture's published weights.
-        images: paths, PIL images of any mode, or arrays `[h, w, 3]` or `[h, w]`, uint8 or floating point in [0, 1]. An
-            EXIF orientation is not applied, see `castream_jax.data.decode`.
+        images: paths, PIL images of any mode, or arrays `[h, w, 3]` or `[h, w]`, uint8 or floating point in [0, 1]; or
+            one array `[B, h, w, 3]`. An EXIF orientation is not applied, see `castream_jax.data.decode`.
         methods: see `castream_jax.attribute`; by default `default_methods`.
         heads: names of the heads to explain; by default all.
         label: class to explain, by number or name; by default each head's own prediction.
@@ -65,9 +92,12 @@ def explain(
         unreadable: told of each image that cannot be decoded, which is then passed over; by default that is an error.
 
     Raises:
+        TypeError: for one image alone, or what is no image.
         ValueError: for an unknown head, method, protocol or class, or an array that is no image.
         UnreadableImageError: for a file that is no image.
     """
+    if is_image(images):
+        raise TypeError(f"explain_many takes several images, got {_described(images)}: explain takes one.")
     spec = image_spec(model)
     model = _with_heads(model, heads)
     protocol = get_protocol(protocol)
@@ -85,6 +115,11 @@ def explain(
         return jax.device_get(_explain(graphdef, state, pixels, labels, names, protocol, chunk))
 
     return _explanations(_readable(images, spec, unreadable), run, model, spec, names, protocol, batch_size)
+
+
+def _described(images: Any) -> str:
+    shape = getattr(images, "shape", None)
+    return type(images).__name__ if shape is None else f"an array {list(shape)}"
 
 
 def default_methods(model: Model) -> tuple[str, ...]:

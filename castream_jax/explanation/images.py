@@ -1,5 +1,6 @@
 """From what people have (a path, a PIL image, an array) to what the model sees and what they are shown."""
 
+from collections.abc import Iterable
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,17 @@ class Seen(NamedTuple):
     name: str
     pixels: UInt8[np.ndarray, "size size 3"]
     picture: Image.Image
+
+
+def is_image(given: Any) -> bool:
+    """Whether this is one image by its type or its axes."""
+    return isinstance(given, str | os.PathLike | Image.Image) or getattr(given, "ndim", None) in (2, 3)
+
+
+def are_images(given: Any) -> bool:
+    """Whether these are several images by their type or their axes."""
+    axes = getattr(given, "ndim", None)
+    return axes == 4 if axes is not None else isinstance(given, Iterable) and not is_image(given)
 
 
 def read_image(image: Any, spec: ImageSpec) -> Seen:

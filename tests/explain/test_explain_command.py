@@ -63,7 +63,7 @@ def test_json_table_and_files_agree_with_the_library(photos, export, tmp_path, c
     assert document["unreadable"] == []
     (entry,) = document["images"]
     assert entry["image"] == str(image)
-    explained = castream.load_pretrained(export).explain(image, methods=["gradcam++"])
+    explained = castream.explain(castream.load_pretrained(export), image, methods=["gradcam++"])
     for head in ("gap", "ca"):
         best, *others = entry["heads"][head]["predictions"]
         assert len(others) == 4
@@ -100,7 +100,7 @@ def test_a_broken_image_is_named_and_the_others_go_on(photos, export, tmp_path, 
     assert len(sentences) == 1
     assert f"cannot read image '{broken}'" in sentences[0]
     with pytest.raises(UnreadableImageError):
-        castream.load_pretrained(export).explain(broken)
+        castream.explain(castream.load_pretrained(export), broken)
 
 
 def test_lists_of_images(photos, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_workdir_has_its_heads_its_transform_and_its_names(tiny_config, traine
     assert {p["name"] for p in entry["heads"]["ca"]["predictions"]} < set("0123456789")
     model, _ = open_named_model(str(workdir))
     assert model.images == castream.ImageSpec(32, "none", tuple("0123456789"))
-    explained = model.explain(photos / "a" / "photo.png", protocol="torchcam")
+    explained = castream.explain(model, photos / "a" / "photo.png", protocol="torchcam")
     best = entry["heads"]["ca"]["predictions"][0]
     np.testing.assert_allclose(best["probability"], explained.probabilities["ca"].max(), rtol=1e-4)
 

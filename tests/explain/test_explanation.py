@@ -1,4 +1,4 @@
-"""`model.explain`: the numbers of the library and of the official code, drawn where they belong."""
+"""`castream.explain`: the numbers of the library and of the official code, drawn where they belong."""
 
 import base64
 from html.parser import HTMLParser
@@ -49,7 +49,7 @@ def model() -> castream.Model:
 
 @pytest.fixture(scope="module")
 def explanation(model: castream.Model, photo: Path) -> castream.Explanation:
-    return model.explain(photo)
+    return castream.explain(model, photo)
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_official_code(golden, golden_model):
     images = list(golden["images"][:5])
     for i, image in enumerate(images):
         label = int(golden["labels"][i])
-        explained = golden_model.explain(image, label=label, methods=("gradcam", "gradcam++"))
+        explained = castream.explain(golden_model, image, label=label, methods=("gradcam", "gradcam++"))
         assert explained.classes == {"gap": label, "ca": label}
         for head in ("gap", "ca"):
             logits = golden[f"{head}/logits"][i].astype(np.float64)
@@ -115,11 +115,11 @@ def test_all_heads_share_one_trunk_pass(model):
 def test_batches_are_compiled_once_and_filled_up(model):
     images = [np.asarray(Image.fromarray(load_sample_image("china.jpg")).crop((i, 0, 400 + i, 300))) for i in range(5)]
     before = _explain._cache_size()
-    together = list(castream.explain(model, iter(images), batch_size=2))
+    together = list(castream.explain_many(model, iter(images), batch_size=2))
     assert _explain._cache_size() == before + 1
     assert len(together) == 5
     for image, explained in zip(images, together, strict=True):
-        alone = model.explain(image)
+        alone = castream.explain(model, image)
         for key, saliency in alone.maps.items():
             np.testing.assert_allclose(explained.maps[key], saliency, **CLOSE)
         np.testing.assert_array_equal(explained.pixels, alone.pixels)
@@ -128,7 +128,8 @@ def test_batches_are_compiled_once_and_filled_up(model):
 def test_another_class_is_explained_by_number_or_name(model, photo, explanation):
     number = (explanation.classes["ca"] + 1) % 10
     by_number, by_name = (
-        model.explain(photo, label=label, heads=["ca"]) for label in (number, explanation.class_names[number].upper())
+        castream.explain(model, photo, label=label, heads=["ca"])
+        for label in (number, explanation.class_names[number].upper())
     )
     assert by_number.classes == by_name.classes == {"ca": number}
     assert by_number.explained("ca") == by_number.prediction("ca", number)
@@ -153,7 +154,29 @@ def test_another_class_is_explained_by_number_or_name(model, photo, explanation)
 )
 def test_mistakes_are_told_in_one_sentence(model, photo, options: dict, sentence: str):
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        model.explain(photo, **options)
+        castream.explain(model, photo, **options)
+
+
+PIXELS = np.zeros((2, 40, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize("images", [[PIXELS[0], PIXELS[1]], PIXELS, iter(PIXELS), ("a.png", "b.png")], ids=type)
+def test_several_images_are_not_taken_for_one(model, images):
+    with pytest.raises(
+        TypeError,
+        match=r"^explain takes one image, got (an array .*|list|tuple|.*iterator): explain_many takes several\.$",
+    ):
+        castream.explain(model, images)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+@pytest.mark.parametrize("image", [PIXELS[0], PIXELS[0, ..., 0], "a.png", Path("a.png"), Image.new("RGB", (3, 3))])
+def test_one_image_is_not_taken_for_several(model, image):
+    with pytest.raises(
+        TypeError,
+        match=r"^explain_many takes several images, got (an array .*|str|PosixPath|Image): explain takes one\.$",
+    ):
+        castream.explain_many(model, image)
 
 
 def test_classes_by_name():
@@ -215,7 +238,7 @@ def test_center_crop_shows_what_the_model_sees(photo):
 )
 def test_overlays_have_the_proportions_of_the_image(model, monkeypatch, size, shown):
     rows = np.linspace(0, 255, size[0] * size[1] * 3).reshape(*size, 3).astype(np.uint8)
-    explained = model.explain(rows, heads=["gap"])
+    explained = castream.explain(model, rows, heads=["gap"])
     assert explained.overlay().size == shown
     sheets = []
     monkeypatch.setattr(Image.Image, "show", lambda image, title: sheets.append(image))
@@ -315,7 +338,7 @@ def test_exports_keep_the_images_and_the_names_of_classes(model, explanation, ph
     castream.save_pretrained(model, tmp_path / "export")
     restored = castream.load_pretrained(tmp_path / "export")
     assert restored.images == model.images
-    again = restored.explain(photo)
+    again = castream.explain(restored, photo)
     assert list(again.maps) == list(explanation.maps)
     for key, saliency in again.maps.items():
         np.testing.assert_allclose(saliency, explanation.maps[key], **CLOSE)
@@ -325,4 +348,4 @@ def test_an_unreadable_image_is_named(model, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     for name in ("broken.jpg", "absent.jpg"):
         with pytest.raises(UnreadableImageError, match=f"cannot read image '{tmp_path / name}'"):
-            model.explain(tmp_path / name)
+            castream.explain(model, tmp_path / name)
