@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= workdirs/quickstart
 
-.PHONY: quickstart test test-all lint types docs notebooks clean
+.PHONY: quickstart test test-rest test-all lint types docs notebooks clean
 
 quickstart: $(VENV)/.installed  ## train, evaluate and report on bundled digits, offline
 	$(BIN)/castream quickstart --workdir $(WORKDIR)
@@ -15,8 +15,10 @@ PYTEST = $(BIN)/python -m pytest -n 2
 test: lint types  ## lint, types, the everyday tests: minutes, nothing needed besides
 	$(PYTEST) --dist loadfile -m "not slow and not system"
 
-test-all: lint types  ## lint, types, all tests: several processes, notebooks, benchmarks, and what PyTorch and Chromium allow
-	$(PYTEST) --dist worksteal --durations 25
+test-rest: lint types  ## what `make test` leaves out, and again what it skips where PyTorch or other data are absent
+	$(PYTEST) --dist worksteal --durations 25 -m "slow or system or extra"
+
+test-all: test test-rest  ## every test: several processes, notebooks, benchmarks, and what PyTorch and Chromium allow
 
 SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema
 

@@ -129,9 +129,13 @@ def reference_state_dict(shared: Path) -> Callable[[Mapping], dict[str, np.ndarr
 
 
 @pytest.fixture(scope="session")
-def torchvision() -> ModuleType:
+def torch() -> ModuleType:
+    return pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch: ModuleType) -> ModuleType:
     """torchvision, also where it was installed without its compiled operators, which the models have no use for."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the backbones with")
     try:
         return pytest.importorskip("torchvision", reason="torchvision is not installed")
     except RuntimeError:  # operator torchvision::nms does not exist

@@ -61,8 +61,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "browser" in fixtures:
             item.add_marker("system")
+        if not {"shared", "torch"}.isdisjoint(fixtures):
+            item.add_marker("extra")
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

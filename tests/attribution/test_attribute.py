@@ -83,8 +83,7 @@ def test_maps_are_enlarged_before_they_are_scaled_where_the_protocol_says_so(sma
         np.testing.assert_allclose(saliency, min_max(scale), rtol=0, atol=1e-4)
 
 
-def test_upsampling_equals_pytorchs():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
+def test_upsampling_equals_pytorchs(torch):
     maps = np.random.default_rng(0).random((2, 7, 5), np.float32)
     expected = torch.nn.functional.interpolate(
         torch.tensor(maps)[None], (224, 161), mode="bilinear", align_corners=False

@@ -53,17 +53,18 @@ def test_weights_of_another_architecture_are_refused(backbone, tmp_path: Path):
         castream.load_backbone("cifar_resnet20", tmp_path / "eight.safetensors")
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth", ".th"])
-def test_truncated_files_are_named(backbone, tmp_path: Path, suffix: str, shared: Path):
+def test_truncated_files_are_named(backbone, tmp_path: Path, suffix: str, request: pytest.FixtureRequest):
     whole = tmp_path / f"whole{suffix}"
     if suffix == ".npz":
         np.savez(whole, **torch_state_dict(backbone))
     elif suffix == ".safetensors":
         save_torch_weights(backbone, whole)
     elif suffix == ".th":
-        whole.write_bytes((shared / "weights" / "resnet20-12fca82f.th").read_bytes())
+        whole.write_bytes((request.getfixturevalue("shared") / "weights" / "resnet20-12fca82f.th").read_bytes())
     else:
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed: cannot write a zip-format .pth")
+        torch = request.getfixturevalue("torch")
         torch.save({name: torch.tensor(value) for name, value in torch_state_dict(backbone).items()}, whole)
     content = whole.read_bytes()
     for share in (0.0, 0.05, 0.5, 0.99):
@@ -73,8 +74,7 @@ def test_truncated_files_are_named(backbone, tmp_path: Path, suffix: str, shared
             read_weights(part)
 
 
-def test_published_file_reads_as_pytorch_reads_it(shared: Path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare the reader with")
+def test_published_file_reads_as_pytorch_reads_it(shared: Path, torch):
     path = shared / "weights" / "resnet32-d509ac18.th"
     expected = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     expected = {name.removeprefix("module."): value.numpy() for name, value in expected.items()}
@@ -82,8 +82,7 @@ def test_published_file_reads_as_pytorch_reads_it(shared: Path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_views_and_dtypes_survive_a_torch_file(tmp_path: Path, legacy: bool):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: cannot write a .pth to read")
+def test_views_and_dtypes_survive_a_torch_file(torch, tmp_path: Path, legacy: bool):
     base = torch.arange(24.0).reshape(4, 6)
     saved = {"view": base[1:, ::2].T, "half": base.half(), "long": torch.tensor(7), "empty": torch.zeros(0, 3)}
     saved["parameter"] = torch.nn.Parameter(base)

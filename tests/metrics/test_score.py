@@ -24,7 +24,7 @@ METHODS = {"gradcam": "gradcam", "gradcam++": "gradcampp", "scorecam": "scorecam
 def scored(golden, golden_model):
     pixels = golden["images"].astype(np.float32) / 255
     maps = castream.attribute(golden_model, pixels, golden["labels"], tuple(METHODS))
-    return maps, castream.score(golden_model, pixels, golden["labels"], maps)
+    return jax.device_get((maps, castream.score(golden_model, pixels, golden["labels"], maps)))
 
 
 @pytest.mark.parametrize("head", ["gap", "ca"])

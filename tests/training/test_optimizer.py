@@ -7,8 +7,7 @@ from castream_jax.config import base_config, pascal_recipe, stream_config
 from castream_jax.training.optimizer import cosine, make_optimizer, warmed_up
 
 
-def test_cosine_is_pytorchs_stepped_by_epoch():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare schedules with")
+def test_cosine_is_pytorchs_stepped_by_epoch(torch):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12, eta_min=0)
     steps_per_epoch = 5717 / 256

@@ -151,8 +151,7 @@ def test_unknown_target_is_refused(small_model):
         split_model(small_model, "all")  # pyright: ignore[reportArgumentType]
 
 
-def test_sgd_is_pytorchs():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare SGD with")
+def test_sgd_is_pytorchs(torch):
     start = np.random.default_rng(0).standard_normal(50).astype(np.float32)
     target = np.linspace(-1, 1, 50, dtype=np.float32)
     weight = torch.nn.Parameter(torch.tensor(start))
