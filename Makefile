@@ -1,4 +1,4 @@
-# Each target creates and fills its own virtual environment when needed. PYTHON picks the interpreter.
+# Targets share one virtual environment, which is made and filled when needed. PYTHON picks the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -52,4 +52,4 @@ notebooks: $(VENV)/.installed-dev  ## run colab/ from top to bottom and keep the
 	$(BIN)/python colab/execute.py colab/*.ipynb
 
 clean:
-	rm -rf site $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf site build dist $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

@@ -41,7 +41,7 @@ def shared() -> Path:
     """Data that is kept outside the project: published weights, reference arrays, CIFAR-10."""
     path = Path(os.environ.get("CASTREAM_SHARED", ROOT.parent / "shared"))
     if not path.is_dir():
-        pytest.skip(f"the data handed over beside the project is absent: no {path} (set CASTREAM_SHARED)")
+        pytest.skip(f"the data kept outside the repository is absent: no {path} (set CASTREAM_SHARED)")
     return path
 
 

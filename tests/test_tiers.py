@@ -29,7 +29,7 @@ def test_with_a_browser(browser): test_busy()
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeini("[pytest]\nmarkers = [slow, system]")
+    pytester.makeini("[pytest]\nstrict_markers = true")
     pytester.makepyfile(SUITE)
     return pytester
 
@@ -44,7 +44,7 @@ def test_the_everyday_run_ends_with_what_it_leaves_out(suite, workers):
             "tests per tier: everyday 3 in *",
         ]
     )
-    last = "tests left to `make test-all`: 1 slow and 2 that start processes, a browser or a notebook"
+    last = "tests left to `make test-rest`: 1 slow and 2 with several processes, a browser or a notebook"
     assert result.outlines[-1] == last
 
 

@@ -1,8 +1,8 @@
-"""The tiers of the test suite: what runs every day, and what that run leaves to `make test-all`.
+"""The tiers of the test suite: what runs every day, and what that run leaves to `make test-rest`.
 
-A test belongs to the everyday run unless it is marked `slow` (more than `--test-seconds` of processor time) or `system`
-(starts processes, a browser or a notebook). An unmarked test that takes longer fails, so that the everyday run stays
-short. As many seconds again are free for compiling, which the test that comes first does for the others, too.
+A test belongs to the everyday run unless it is marked `slow` or `system`. An unmarked test that itself, its fixtures
+aside, takes more than `--test-seconds` of processor time fails, so that the everyday run stays short. As many seconds
+again are free for compiling, which the test that comes first does for the others, too.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +12,12 @@ import os
 import jax
 import pytest
 
-TIERS = {
-    "everyday": "",
-    "slow": "slow",
-    "system": "that start processes, a browser or a notebook",
-}
+TIERS = {"everyday": "", "slow": "slow", "system": "with several processes, a browser or a notebook"}
+MARKERS = (
+    "slow: takes more than five seconds of processor time",
+    "system: runs several processes, a browser or a notebook",
+    "extra: needs PyTorch or data kept outside the repository, and is skipped without; follows from its fixtures",
+)
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
@@ -56,6 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = Counter()
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
@@ -69,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    if items:
+    if items and "not slow" in items[0].config.option.markexpr:  # not what `-k` leaves out
         items[0].config.stash[LEFT_OUT].update(tier(item.keywords) for item in items)
 
 
@@ -95,7 +98,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    node.config.stash[LEFT_OUT] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+    if hasattr(node, "workeroutput"):  # it did not crash
+        node.config.stash[LEFT_OUT] = Counter(node.workeroutput["left_out"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -117,4 +121,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if reporter is not None and not hasattr(config, "workerinput"):
         parts = [f"{left[name]} {words}" for name, words in TIERS.items() if words and left[name]]
         if parts:
-            reporter.write_line(f"tests left to `make test-all`: {' and '.join(parts)}")
+            reporter.write_line(f"tests left to `make test-rest`: {' and '.join(parts)}")
