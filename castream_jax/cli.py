@@ -158,10 +158,10 @@ def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
     _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    from castream_jax.processes import leaving_with_the_others
+    from castream_jax.processes import exit_when_peer_dies
     from castream_jax.training import train
 
-    with leaving_with_the_others():
+    with exit_when_peer_dies():
         print(train(config, arguments.workdir, profile=arguments.profile))
 
 
@@ -169,9 +169,9 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
     _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.evaluation import evaluate
-    from castream_jax.processes import leaving_with_the_others
+    from castream_jax.processes import exit_when_peer_dies
 
-    with leaving_with_the_others():
+    with exit_when_peer_dies():
         _print_results(evaluate(config, arguments.workdir), arguments.workdir)
 
 
@@ -290,7 +290,7 @@ def _print_results(summary: dict[str, Any], workdir: str) -> None:
     from castream_jax.reporting import metric_table, write_report
 
     if jax.process_index() != 0:
-        return  # the first process speaks for all
+        return  # only process 0 prints
 
     Console().print(metric_table(summary))
     print(write_report(Path(workdir).resolve()))

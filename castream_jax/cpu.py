@@ -1,4 +1,4 @@
-"""What makes XLA's programs faster on a CPU and must be said before it starts; measured by `benchmarks/forward.py`."""
+"""What makes XLA's programs faster on a CPU and must be set before JAX initialises; see `benchmarks/forward.py`."""
 
 import ctypes
 import os

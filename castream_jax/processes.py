@@ -69,7 +69,7 @@ def initialise_processes(
 
 
 @contextlib.contextmanager
-def leaving_with_the_others() -> Iterator[None]:
+def exit_when_peer_dies() -> Iterator[None]:
     """Around the work of one of several processes: when another one dies, says so and ends this one, with status 4.
 
     A collective that loses a peer fails at once where the network tells (gloo, a closed connection), else when the

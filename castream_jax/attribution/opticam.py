@@ -5,8 +5,8 @@ are jobs of the same loop, so the trunk is compiled once for all heads.
 
 The official code takes 50 steps of Adam at a learning rate of 0.1 (its script; the class's own defaults are 100 and
 0.01), on rectified features, from equal weights. It minimises `F(x) - F(masked x)`, F the logit, summed over the batch,
-and stops when that sum has grown since a tenth of the steps ago: an image's map then depends on its company. Here all
-steps are taken.
+and stops when that sum has grown since a tenth of the steps ago: an image's map then depends on the other images in the
+batch. Here all steps are taken.
 """
 
 from typing import NamedTuple

@@ -96,8 +96,9 @@ def explain_many(
         ValueError: for an unknown head, method, protocol or class, or an array that is no image.
         UnreadableImageError: for a file that is no image.
     """
-    if is_image(images):
-        raise TypeError(f"explain_many takes several images, got {_described(images)}: explain takes one.")
+    if not are_images(images):
+        hint = ": explain takes one" if is_image(images) else ""
+        raise TypeError(f"explain_many takes several images, got {_described(images)}{hint}.")
     spec = image_spec(model)
     model = _with_heads(model, heads)
     protocol = get_protocol(protocol)

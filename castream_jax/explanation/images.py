@@ -1,6 +1,6 @@
 """From what people have (a path, a PIL image, an array) to what the model sees and what they are shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,9 @@ def is_image(given: Any) -> bool:
 def are_images(given: Any) -> bool:
     """Whether these are several images by their type or their axes."""
     axes = getattr(given, "ndim", None)
-    return axes == 4 if axes is not None else isinstance(given, Iterable) and not is_image(given)
+    if axes is not None:
+        return axes == 4
+    return isinstance(given, Iterable) and not isinstance(given, bytes | Mapping) and not is_image(given)
 
 
 def read_image(image: Any, spec: ImageSpec) -> Seen:

@@ -18,8 +18,8 @@ def pixel_ranks(
     Of equal saliencies the pixel later in reading order comes first, which is what reversing an ascending sort does
     (RISE, the official code), or the earlier one. A step of insertion or deletion is then a threshold on the rank.
 
-    One sort of one 64-bit key a pixel, its value above and its place below: on a CPU four times as fast as the sort of
-    pairs that is `argsort`, which took as long as a tenth of the trunk's passes over 32 x 32 pixels.
+    Packs value and index of each pixel into one int64 key and sorts once: four times faster than `argsort` on a CPU,
+    where that took a tenth of the time of the trunk's passes over 32 x 32 pixels.
     """
     flat = saliency.reshape(saliency.shape[0], -1)
     bits = lax.bitcast_convert_type(flat.astype(jnp.float32) + 0.0, jnp.int32)  # + 0: no -0

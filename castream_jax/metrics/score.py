@@ -203,7 +203,7 @@ def scores_of_maps(
         of_kind = {kind: of_map[column, :, head] for kind, column in columns.items()}
         p, end, values = on_image[:, head], followed_on_image[:, head], {}
         if "masked" in kinds:
-            # A map of ones shows the image itself: its p, not the same p rounded in another batch, or AI were a coin.
+            # A map of ones shows the image itself: its p; otherwise rounding would decide AI.
             unmasked = (jnp.asarray(of_images) == 1).all((1, 2))
             values |= _masked(p, jnp.where(unmasked, p, of_kind["masked"][0]))
         if "inserted" in kinds:

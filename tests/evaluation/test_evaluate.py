@@ -352,7 +352,7 @@ def test_a_killed_process_is_continued_by_two(trained, tmp_path: Path):
     assert [process.returncode for process in pair] == [0, 0], errors
     assert "continuing after" in errors
     assert "Grad-CAM" in output
-    assert "Grad-CAM" not in silence  # the first process speaks for all
+    assert "Grad-CAM" not in silence  # only process 0 prints
     assert first.stat().st_mtime_ns == written
     assert (killed / "report" / "index.html").exists()
     evaluate(config, workdir)

@@ -179,6 +179,15 @@ def test_one_image_is_not_taken_for_several(model, image):
         castream.explain_many(model, image)
 
 
+@pytest.mark.usefixtures("unchecked_calls")
+@pytest.mark.parametrize("given", [None, 3, b"a.png", {"a": PIXELS[0]}, np.zeros(5), np.array(1)])
+def test_what_is_no_image_is_neither_one_nor_several(model, given):
+    with pytest.raises(TypeError, match=r"^explain_many takes several images, got [^:]+\.$"):
+        castream.explain_many(model, given)
+    with pytest.raises((TypeError, ValueError), match=r"^An image (is a path, a PIL image or an|array must be) "):
+        castream.explain(model, given)
+
+
 def test_classes_by_name():
     names = tuple(imagenet_classes().values())
     assert len(names) == 1000
