@@ -101,8 +101,11 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session")
 def resnet8_weights(once) -> Path:
     """A file with the weights of a random CIFAR ResNet-8."""
-    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7))
-    return once("resnet8.safetensors", lambda path: save_torch_weights(backbone, path))
+
+    def make(path: Path) -> None:
+        save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7)), path)
+
+    return once("resnet8.safetensors", make)
 
 
 @pytest.fixture(scope="session")

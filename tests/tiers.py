@@ -6,7 +6,7 @@ again are free for compiling, which the test that comes first does for the other
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 import os
 
 import jax
@@ -20,7 +20,6 @@ MARKERS = (
 )
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
-
 _compiled = [0.0]  # seconds so far
 
 
@@ -32,9 +31,9 @@ def _count_compilation(event: str, seconds: float, **_: object) -> None:
 jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
-def tier(names: object) -> str:
+def tier(names: Container[str]) -> str:
     """The tier of a test with these markers or keywords."""
-    return next((mark for mark in ("system", "slow") if mark in names), "everyday")  # pyright: ignore[reportOperatorIssue]
+    return next((mark for mark in ("system", "slow") if mark in names), "everyday")
 
 
 def slow_after(count: int, cases: Iterable[object]) -> list[object]:
