@@ -209,7 +209,7 @@ def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, 
     import jax
 
     import castream_jax as castream
-    from castream_jax.config import base_config
+    from castream_jax.experiment.config import base_config
     from castream_jax.training.optimizer import make_optimizer
     from castream_jax.training.step import initial_state, make_train_step, split_model
 

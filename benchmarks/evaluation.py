@@ -46,12 +46,12 @@ from timing import default_dtype, on_accelerator
 
 import castream_jax as castream
 from castream_jax.attribution import METHODS
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones import torch_state_dict
-from castream_jax.chunks import chunk_for
-from castream_jax.cpu import keep_freed_memory
 from castream_jax.data import CanvasDigits, ImageFolder, Squash
-from castream_jax.evaluation.explain import explain_batch
+from castream_jax.evaluation.on_device import explain_batch
 from castream_jax.protocol import get_protocol
+from castream_jax.runtime.cpu import keep_freed_memory
 
 try:
     import pytorch_sides

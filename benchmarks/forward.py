@@ -24,7 +24,7 @@ from timing import default_dtype, in_turn, on_accelerator
 import castream_jax as castream
 from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Dtype
 from castream_jax.commands.bench import machine
-from castream_jax.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import keep_freed_memory
 
 try:
     from pytorch_models import can_compile, torch, torchvision

@@ -21,8 +21,8 @@ from timing import in_turn
 import castream_jax as castream
 from castream_jax.attribution import METHODS
 from castream_jax.commands.bench import machine
-from castream_jax.cpu import keep_freed_memory
 from castream_jax.metrics import ALL_METRICS
+from castream_jax.runtime.cpu import keep_freed_memory
 
 try:
     import pytorch_sides

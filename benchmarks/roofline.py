@@ -21,7 +21,7 @@ from train_step import forward_pass, peak_bytes, seven_streams, training_step
 
 import castream_jax as castream
 from castream_jax.commands.bench import machine
-from castream_jax.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import keep_freed_memory
 
 
 def main() -> None:

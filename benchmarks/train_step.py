@@ -22,7 +22,7 @@ from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
 from castream_jax.commands.bench import machine
-from castream_jax.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import keep_freed_memory
 from castream_jax.training.optimizer import sgd
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
 

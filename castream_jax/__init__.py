@@ -6,7 +6,7 @@ completion do not wait for JAX.
 
 import lazy_loader
 
-from castream_jax.cpu import set_xla_flags
+from castream_jax.runtime.cpu import set_xla_flags
 
 set_xla_flags()  # before JAX starts a device
 

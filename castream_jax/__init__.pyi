@@ -12,12 +12,12 @@ from .explanation import Explanation as Explanation
 from .explanation import explain as explain
 from .explanation import explain_many as explain_many
 from .exporting.hub import push_to_hub as push_to_hub
+from .exporting.pretrained import describe_pretrained as describe_pretrained
+from .exporting.pretrained import load_pretrained as load_pretrained
+from .exporting.pretrained import save_pretrained as save_pretrained
 from .metrics import score as score
 from .model import ImageSpec as ImageSpec
 from .model import Model as Model
-from .pretrained import describe_pretrained as describe_pretrained
-from .pretrained import load_pretrained as load_pretrained
-from .pretrained import save_pretrained as save_pretrained
 from .protocol import PROTOCOLS as PROTOCOLS
 from .protocol import Protocol as Protocol
 from .protocol import get_protocol as get_protocol

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from castream_jax.commands import bench, completion, explain, export
-from castream_jax.config import Config, open_config, override
+from castream_jax.experiment.config import Config, open_config, override
 from castream_jax.version import __version__
 
 # Commands import what they need when they run: `castream --help` must not wait for Orbax, grain and matplotlib.
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    from castream_jax.quickstart import get_config
+    from castream_jax.experiment.quickstart import get_config
 
     config = override(get_config(), overrides)
     _start()
@@ -158,7 +158,7 @@ def _quickstart(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
     _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    from castream_jax.processes import exit_when_peer_dies
+    from castream_jax.runtime.processes import exit_when_peer_dies
     from castream_jax.training import train
 
     with exit_when_peer_dies():
@@ -169,7 +169,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = _config(arguments, overrides)
     _start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.evaluation import evaluate
-    from castream_jax.processes import exit_when_peer_dies
+    from castream_jax.runtime.processes import exit_when_peer_dies
 
     with exit_when_peer_dies():
         _print_results(evaluate(config, arguments.workdir), arguments.workdir)
@@ -209,7 +209,7 @@ def _reproduce(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from castream_jax.backbones import fingerprint, load_backbone, save_torch_weights
-    from castream_jax.backbones.weights import TRUNK_FILE
+    from castream_jax.weights.files import TRUNK_FILE
 
     out = Path(arguments.out)
     if out.suffix in (".pth", ".pt", ".th", ".npz"):
@@ -239,10 +239,10 @@ def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    from castream_jax.config import base_config
     from castream_jax.data.check import check_source, describe, write_sample
     from castream_jax.data.from_config import open_source, splits_of
-    from castream_jax.progress import Progress
+    from castream_jax.experiment.config import base_config
+    from castream_jax.runtime.progress import Progress
 
     data = base_config().data
     data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
@@ -274,9 +274,9 @@ def _start(*processes: Any) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    from castream_jax.compilation_cache import use_compilation_cache
-    from castream_jax.cpu import keep_freed_memory
-    from castream_jax.processes import initialise_processes
+    from castream_jax.runtime.compilation_cache import use_compilation_cache
+    from castream_jax.runtime.cpu import keep_freed_memory
+    from castream_jax.runtime.processes import initialise_processes
 
     keep_freed_memory()
     initialise_processes(*processes)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from castream_jax.backbones.layers import PRECISION, linear, product, times_transposed
-from castream_jax.backbones.weights import check_names
+from castream_jax.layers import PRECISION, linear, product, times_transposed
+from castream_jax.weights.names import check_names
 
 # S0 … SL, each of its own size.
 Stages = Sequence[Float[Array, "b _hl _wl _dl"]]

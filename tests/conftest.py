@@ -17,8 +17,8 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
-from castream_jax.compilation_cache import use_compilation_cache
-from castream_jax.config import Config, base_config
+from castream_jax.experiment.config import Config, base_config
+from castream_jax.runtime.compilation_cache import use_compilation_cache
 from castream_jax.training import train
 
 pytest_plugins = ["tiers", "pytester"]

@@ -10,7 +10,8 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution.attribute import _attribute
-from castream_jax.chunks import chunk_for, map_chunks, map_first_chunks
+from castream_jax.attribution.chunk_size import chunk_for
+from castream_jax.kernels.chunks import map_chunks, map_first_chunks
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ import pytest
 import safetensors.numpy
 
 import castream_jax as castream
-from castream_jax.backbones import fingerprint, read_weights
+from castream_jax.backbones import fingerprint
 from castream_jax.cli import main
-from castream_jax.config import open_config
+from castream_jax.experiment.config import open_config
 from castream_jax.version import __version__
+from castream_jax.weights.files import read_weights
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "cifar10" / "resnet20.py")

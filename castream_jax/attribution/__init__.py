@@ -12,7 +12,7 @@ from castream_jax.attribution import (  # noqa: F401 - they register their metho
 )
 from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import METHODS, register_method
+from castream_jax.attribution.methods import METHODS, register_method
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.attribution.scorecam_budget import scorecam_budget_error
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from castream_jax.attribution.gradcam import weighted
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import register_method
-from castream_jax.chunks import map_chunks
+from castream_jax.attribution.methods import register_method
+from castream_jax.kernels.chunks import map_chunks
 
 
 @register_method("ablationcam", chunked=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Array, Float
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import register_method
+from castream_jax.attribution.methods import register_method
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
 from castream_jax.stream import CrossAttentionStream

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Int32
 
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import METHODS, parse_method
+from castream_jax.attribution.methods import METHODS, parse_method
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.backbones.backbone import AnyArray
-from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
-from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.mesh import over_images, sharding_of
 
 Maps = dict[tuple[str, str], Float[Array, "b _h _w"]]
 
@@ -42,7 +42,7 @@ def attribute(
             `"attention:2"`; `"inverted-"` before any of them asks for one minus its map.
         protocol: name or `Protocol`.
         chunk: masked images per trunk pass, at most, for the methods that mask; bounds the memory, not the numbers.
-            By default, what `castream_jax.chunks.chunk_for` finds.
+            By default, what `castream_jax.attribution.chunk_size.chunk_for` finds.
 
     Returns:
         `{(head, method): [B, h, w]}` in [0, 1], at the resolution of the target features unless the method or

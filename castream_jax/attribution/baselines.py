@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import register_method
+from castream_jax.attribution.methods import register_method
 
 
 @register_method("random", finished=True)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from castream_jax.attribution.gradcam import combined
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.registry import register_method
+from castream_jax.attribution.methods import register_method
 from castream_jax.backbones.backbone import Backbone
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol

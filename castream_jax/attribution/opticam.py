@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Int
 import optax
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.masks import masked
-from castream_jax.attribution.registry import register_method
+from castream_jax.attribution.masked_images import masked
+from castream_jax.attribution.methods import register_method
 from castream_jax.attribution.saliency import min_max, upsample
-from castream_jax.chunks import map_chunks
+from castream_jax.kernels.chunks import map_chunks
 
 # The backward pass keeps what every layer saw: 5.8 times the memory of ResNet-50's forward pass at 224 pixels, 4.2
 # times that of a CIFAR ResNet-20's, 12 times that of ConvNeXt-T's.

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from castream_jax.attribution.gradcam import weighted
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.masks import enlarge, interpolation_matrix, masked
-from castream_jax.attribution.registry import register_method
+from castream_jax.attribution.masked_images import enlarge, interpolation_matrix, masked
+from castream_jax.attribution.methods import register_method
 from castream_jax.attribution.saliency import min_max
-from castream_jax.chunks import map_first_chunks
+from castream_jax.kernels.chunks import map_first_chunks
 
 
 class _Jobs(NamedTuple):

@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from castream_jax.attribution.attribute import check_labels, to_map
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.attribution.gradcam import weighted
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.scorecam import channel_scores, channel_weights, most_active
 from castream_jax.backbones.backbone import AnyArray
-from castream_jax.chunks import chunk_for
 from castream_jax.model import Model
-from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.mesh import over_images, sharding_of
 
 Errors = dict[str, dict[int, dict[str, Float[np.ndarray, " b"]]]]
 

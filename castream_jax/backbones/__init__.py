@@ -2,21 +2,19 @@
 
 from castream_jax.backbones import cifar_resnet, convnext, efficientnet, resnet  # importing registers their names
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.download import fetch_weights
+from castream_jax.backbones.load import (
+    fingerprint,
+    load_backbone,
+    load_torch_state_dict,
+    save_torch_weights,
+    torch_state_dict,
+)
 from castream_jax.backbones.registry import (
     Architecture,
     backbone_names,
     create_backbone,
     get_architecture,
     register_backbone,
-)
-from castream_jax.backbones.weights import (
-    fingerprint,
-    load_backbone,
-    load_torch_state_dict,
-    read_weights,
-    save_torch_weights,
-    torch_state_dict,
 )
 
 __all__ = [
@@ -28,12 +26,10 @@ __all__ = [
     "convnext",
     "create_backbone",
     "efficientnet",
-    "fetch_weights",
     "fingerprint",
     "get_architecture",
     "load_backbone",
     "load_torch_state_dict",
-    "read_weights",
     "register_backbone",
     "resnet",
     "save_torch_weights",

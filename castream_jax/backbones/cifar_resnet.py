@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, Sequential, batch_norm, computed_once, conv_norm, linear
 from castream_jax.backbones.registry import register_backbone
+from castream_jax.layers import Conv, Sequential, batch_norm, computed_once, conv_norm, linear
 
 
 class CifarBlock(nnx.Module):

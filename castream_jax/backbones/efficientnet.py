@@ -13,8 +13,8 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import Conv, ConvNorm, Sequential, batch_norm, identity, linear
 from castream_jax.backbones.registry import register_backbone
+from castream_jax.layers import Conv, ConvNorm, Sequential, batch_norm, identity, linear
 
 
 class Scaling(NamedTuple):

@@ -10,7 +10,8 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.layers import (
+from castream_jax.backbones.registry import register_backbone
+from castream_jax.layers import (
     Conv,
     ConvNorm,
     Sequential,
@@ -20,7 +21,6 @@ from castream_jax.backbones.layers import (
     linear,
     max_pool,
 )
-from castream_jax.backbones.registry import register_backbone
 
 
 class BasicBlock(nnx.Module):

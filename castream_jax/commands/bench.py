@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"There is no {folder / name}.py: give --benchmarks=PATH, the folder benchmarks/ of the repository."
             )
-    from castream_jax.progress import Progress
+    from castream_jax.runtime.progress import Progress
 
     say = Progress("bench", total=len(names), unit="programs").say
     # In a process of its own, which gives an accelerator's memory back to the programs.
@@ -150,7 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _write(report: Mapping[str, Any], path: Path) -> None:
-    from castream_jax.workdir import write_atomically
+    from castream_jax.runtime.atomic_files import write_atomically
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(report, indent=2) + "\n")

@@ -77,13 +77,13 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    from castream_jax.compilation_cache import use_compilation_cache
     from castream_jax.data.decode import UnreadableImageError
     from castream_jax.explanation import explain_many
     from castream_jax.explanation.explain import BATCH_SIZE, image_spec
-    from castream_jax.explanation.sources import open_named_model
-    from castream_jax.progress import Progress
+    from castream_jax.explanation.named_model import open_named_model
     from castream_jax.protocol import get_protocol
+    from castream_jax.runtime.compilation_cache import use_compilation_cache
+    from castream_jax.runtime.progress import Progress
 
     use_compilation_cache()
     progress = Progress("explain", total=len(files), unit="images")

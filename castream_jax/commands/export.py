@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.exporting.formats import FORMATS
-    from castream_jax.progress import Progress
+    from castream_jax.runtime.progress import Progress
 
     out = Path(arguments.out)
     replaces = out.is_dir() and any(out.iterdir())
@@ -82,7 +82,7 @@ def _open(arguments: argparse.Namespace) -> Any:
     from castream_jax.exporting.description import INCLUDED, refer_to_trunk
     from castream_jax.exporting.from_workdir import open_workdir
     from castream_jax.exporting.hub import local_folder
-    from castream_jax.pretrained import describe_pretrained, load_pretrained
+    from castream_jax.exporting.pretrained import describe_pretrained, load_pretrained
     from castream_jax.version import __version__
 
     if arguments.workdir:

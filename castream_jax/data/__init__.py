@@ -25,9 +25,9 @@ from castream_jax.data.imagenet import ImageNet as ImageNet
 from castream_jax.data.indoor67 import Indoor67 as Indoor67
 from castream_jax.data.loader import eval_loader as eval_loader
 from castream_jax.data.loader import train_loader as train_loader
+from castream_jax.data.named_sources import register_source as register_source
 from castream_jax.data.source import Record as Record
 from castream_jax.data.source import Source as Source
-from castream_jax.data.sources import register_source as register_source
 from castream_jax.data.subset import Subset as Subset
 from castream_jax.data.tfds_source import TfdsSource as TfdsSource
 from castream_jax.data.transforms import CenterCrop as CenterCrop

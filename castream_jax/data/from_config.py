@@ -13,9 +13,9 @@ from castream_jax.data.image_folder import ImageFolder
 from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.loader import eval_loader
+from castream_jax.data.named_sources import SOURCES, check_source, register_source
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
-from castream_jax.data.sources import SOURCES, check_source, register_source
 from castream_jax.data.tfds_source import TfdsSource
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.data.voc import Voc

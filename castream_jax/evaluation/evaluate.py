@@ -18,31 +18,31 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from castream_jax.attribution.attribute import check_methods
-from castream_jax.chunks import chunk_for
-from castream_jax.config import Config
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.data import describe_unreadable, evaluation_batches, open_source
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
-from castream_jax.evaluation.explain import explain_batch, logits_batch, predict_batch
+from castream_jax.evaluation.identity import claim_results, hash_of, identify, part_size_of
 from castream_jax.evaluation.multi_label import class_scores_table, has_several_labels, summarise_class_scores
+from castream_jax.evaluation.on_device import explain_batch, logits_batch, predict_batch
 from castream_jax.evaluation.parts import Tree, list_parts, read_parts, regroup, take, write_gallery, write_part
-from castream_jax.evaluation.run import claim_results, hash_of, identify, part_size_of
 from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
-from castream_jax.parallel import (
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.restore import restore_model
+from castream_jax.protocol import get_protocol
+from castream_jax.runtime.atomic_files import replacing, write_atomically
+from castream_jax.runtime.mesh import (
     data_mesh,
     replicate,
     shard_batch,
     split_over_images,
     wait_for_all_processes,
 )
-from castream_jax.progress import Progress
-from castream_jax.protocol import get_protocol
+from castream_jax.runtime.progress import Progress
 from castream_jax.training.loop import check_classes
-from castream_jax.training.restore import restore_model
 from castream_jax.version import __version__
-from castream_jax.workdir import replacing, write_atomically
 
 Summary = dict[str, Any]
 
@@ -65,7 +65,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     meet only before the first part and after the last.
 
     Args:
-        config: see `castream_jax.config.base_config`.
+        config: see `castream_jax.experiment.config.base_config`.
         workdir: folder of a trained experiment.
         mesh: devices of this process to use; by default all of them.
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from castream_jax.data import Source
-from castream_jax.workdir import replacing
+from castream_jax.runtime.atomic_files import replacing
 
 # Leaves are NumPy arrays whose leading axis runs over images.
 Tree = Any

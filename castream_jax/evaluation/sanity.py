@@ -6,16 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from castream_jax.attribution.registry import parse_method
-from castream_jax.config import Config
+from castream_jax.attribution.methods import parse_method
 from castream_jax.data import Source, evaluation_batches
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.parts import evenly_spaced
-from castream_jax.metrics.sanity import cascading_randomisation
+from castream_jax.experiment.config import Config
+from castream_jax.metrics.randomisation import cascading_randomisation
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
+from castream_jax.runtime.atomic_files import write_atomically
 from castream_jax.training.step import to_unit_range
-from castream_jax.workdir import write_atomically
 
 BASELINES = ("random", "centre", "ones")
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from castream_jax.attribution import Inputs, saliency_maps
 from castream_jax.attribution.attribute import check_methods, needs_chunk
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.registry import get_architecture
-from castream_jax.chunks import chunk_for
 from castream_jax.data.decode import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.explanation import Explanation
@@ -24,6 +23,7 @@ from castream_jax.explanation.images import Seen, are_images, is_image, read_ima
 from castream_jax.model import ImageSpec, Model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS
 
 BATCH_SIZE = 8  # more per trunk pass is no faster on a CPU, and the first result would come later
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from castream_jax.protocol import Protocol
-from castream_jax.workdir import replacing, write_atomically
+from castream_jax.runtime.atomic_files import replacing, write_atomically
 
 TOP = 5  # predictions that are shown
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from castream_jax.backbones import fingerprint, load_backbone
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
-from castream_jax.backbones.weights import BUNDLED_WEIGHTS
 from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.version import __version__
+from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
 
 DESCRIPTION_FILE = "model.json"
 INCLUDED = "included"  # the trunk's arrays lie in the export

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from castream_jax.backbones import fingerprint
-from castream_jax.config import Config, open_config
-from castream_jax.evaluation.run import digests_of_heads
-from castream_jax.experiment import class_names_of
+from castream_jax.evaluation.identity import digests_of_heads
+from castream_jax.experiment.build import class_names_of
+from castream_jax.experiment.config import Config, open_config
+from castream_jax.experiment.restore import restore_model
 from castream_jax.exporting.description import INCLUDED, Description, describe
 from castream_jax.model import ImageSpec, Model
-from castream_jax.progress import Progress
-from castream_jax.training.restore import restore_model
+from castream_jax.runtime.progress import Progress
 
 
 def open_workdir(

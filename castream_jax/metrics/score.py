@@ -18,12 +18,13 @@ import numpy as np
 
 from castream_jax.attribution import upsample
 from castream_jax.attribution.attribute import check_labels
+from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
-from castream_jax.chunks import chunk_for, map_chunks
+from castream_jax.kernels.chunks import map_chunks
 from castream_jax.metrics import causal, masking
 from castream_jax.model import Model
-from castream_jax.parallel import over_images, sharding_of
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.mesh import over_images, sharding_of
 
 Key = tuple[str, str]
 Maps = Mapping[Key, Float[AnyArray, "b _h _w"]]
@@ -58,7 +59,7 @@ def score(
             most salient first (P+, lower is better) or the least salient first (P-, higher is better); the mean over
             these nine images.
         chunk: masked images per trunk pass, at most; bounds the memory, not the numbers. By default, what
-            `castream_jax.chunks.chunk_for` finds.
+            `castream_jax.attribution.chunk_size.chunk_for` finds.
 
     Returns:
         `{(head, method): {metric: [B], …}}` as fractions, and what they are made of: `"p"` `[B]`, the class

@@ -27,7 +27,7 @@ from castream_jax.reporting.tables import (
     table_rows,
 )
 from castream_jax.reporting.templates import html_environment
-from castream_jax.workdir import write_atomically
+from castream_jax.runtime.atomic_files import write_atomically
 
 
 def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:

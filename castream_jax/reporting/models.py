@@ -8,8 +8,8 @@ from flax import nnx
 import jax
 
 from castream_jax.backbones import Backbone, backbone_names, create_backbone, get_architecture
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
 from castream_jax.stream import CrossAttentionStream
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS
 
 
 def models_table() -> Iterator[str]:

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from castream_jax.workdir import replacing, write_atomically
+from castream_jax.runtime.atomic_files import replacing, write_atomically
 
 PIXELS_PER_INCH = 224 / 1.2  # a panel of saliency maps is 1.2 inches wide
 

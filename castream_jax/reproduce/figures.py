@@ -13,10 +13,10 @@ import numpy as np
 
 from castream_jax.attribution import attribute
 from castream_jax.backbones import fingerprint
-from castream_jax.config import Config
 from castream_jax.data import Source, eval_loader, open_source, record_transforms
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.parts import evenly_spaced
+from castream_jax.experiment.config import Config
 from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
 from castream_jax.reporting.gallery import overlay

@@ -4,8 +4,8 @@
 rehearse an experiment from end to end; their numbers are of other data and are never compared with the paper's.
 """
 
-from castream_jax import quickstart
-from castream_jax.config import Config, base_config, stream_config
+from castream_jax.experiment import quickstart
+from castream_jax.experiment.config import Config, base_config, stream_config
 
 # The attribution methods of the paper's tables, and the stream's own.
 METHODS = ("gradcam", "gradcam++", "scorecam", "attention")

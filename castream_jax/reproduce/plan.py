@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from castream_jax.backbones import create_backbone
-from castream_jax.config import Config
 from castream_jax.data import open_source
 from castream_jax.evaluation.sanity import BASELINES
-from castream_jax.experiment import open_streams
+from castream_jax.experiment.build import open_streams
+from castream_jax.experiment.config import Config
 from castream_jax.metrics.causal import pixels_moved
 from castream_jax.model import Model
 from castream_jax.protocol import get_protocol

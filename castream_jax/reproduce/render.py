@@ -7,7 +7,7 @@ from pathlib import Path
 from castream_jax.reporting.templates import html_environment
 from castream_jax.reproduce.compare import Comparison
 from castream_jax.reproduce.layout import MARK, Cell, Part, caption, parts, provenances, versions
-from castream_jax.workdir import write_atomically
+from castream_jax.runtime.atomic_files import write_atomically
 
 CSV_FIELDS: tuple[str, ...] = (
     "table", "dataset", "network", "method", "head", "label", "quantity", "paper", "ours", "difference", "low", "high",

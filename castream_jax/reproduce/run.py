@@ -13,11 +13,11 @@ from flax import nnx
 import jax
 
 from castream_jax.backbones import Backbone, create_backbone
-from castream_jax.config import Config
 from castream_jax.data import open_source
 from castream_jax.evaluation import evaluate
-from castream_jax.experiment import open_backbone
-from castream_jax.progress import Progress
+from castream_jax.experiment.build import open_backbone
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.restore import restore_model
 from castream_jax.reporting.tables import BASELINE
 from castream_jax.reproduce.compare import Result, compare
 from castream_jax.reproduce.drawing import save_figure
@@ -28,8 +28,8 @@ from castream_jax.reproduce.plots import draw_curves, draw_placements, placement
 from castream_jax.reproduce.published import TABLES, published_rows
 from castream_jax.reproduce.render import write_table
 from castream_jax.reproduce.runs import Options, Run, Training, open_experiment, open_runs
+from castream_jax.runtime.progress import Progress
 from castream_jax.training import train
-from castream_jax.training.restore import restore_model
 
 
 def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: Options) -> list[Path]:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from castream_jax.config import Config, open_config, override
+from castream_jax.experiment.config import Config, open_config, override
 from castream_jax.reproduce.experiments import EXPERIMENTS, TARGETS
 
 # Folders looked for in DATA, by source; where there is none, DATA itself is the dataset.

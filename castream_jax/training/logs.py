@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from tensorboardX import SummaryWriter
 
-from castream_jax.config import Config
-from castream_jax.workdir import write_atomically
+from castream_jax.experiment.config import Config
+from castream_jax.runtime.atomic_files import write_atomically
 
 
 class MetricLogs:

@@ -10,27 +10,27 @@ import jax
 from jax.sharding import Mesh
 
 from castream_jax.backbones import save_torch_weights
-from castream_jax.config import Config
 from castream_jax.data import describe_unreadable, open_source, reading_options, record_transforms, train_loader
-from castream_jax.experiment import open_model
-from castream_jax.parallel import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
-from castream_jax.progress import Progress
-from castream_jax.training.checkpoint import Checkpoints
+from castream_jax.experiment.build import open_model
+from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.restore import trunk_of
+from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.runtime.mesh import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
+from castream_jax.runtime.progress import Progress
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.profile import StepProfile
-from castream_jax.training.restore import trunk_of
 from castream_jax.training.step import State, initial_state, make_train_step, split_model, trained_heads
 from castream_jax.training.termination import Termination
 from castream_jax.training.validate import make_validation
-from castream_jax.workdir import claim_workdir
 
 
 def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False) -> Path:
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
-        config: see `castream_jax.config.base_config`.
+        config: see `castream_jax.experiment.config.base_config`.
         workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
         mesh: devices to split each batch over; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.

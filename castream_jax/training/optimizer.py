@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import optax
 
-from castream_jax.config import Config
+from castream_jax.experiment.config import Config
 
 Tree = Any
 

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 import numpy as np
 import optax
 
-from castream_jax.backbones.layers import BatchNorm
+from castream_jax.layers import BatchNorm
 from castream_jax.model import Model
-from castream_jax.parallel import DATA_AXIS
+from castream_jax.runtime.mesh import DATA_AXIS
 from castream_jax.training.losses import binary_cross_entropy, cross_entropy
 
 Tree = Any

@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 import numpy as np
 
-from castream_jax.config import Config
 from castream_jax.data import evaluation_batches, open_source
 from castream_jax.data.subset import Subset
+from castream_jax.experiment.config import Config
 from castream_jax.metrics.average_precision import mean_average_precision
-from castream_jax.parallel import replicated, shard_batch, split_over_images
+from castream_jax.runtime.mesh import replicated, shard_batch, split_over_images
 from castream_jax.training.step import Split, State, hit, to_unit_range
 
 Tree = Any

@@ -19,7 +19,7 @@ Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and th
 Their last stage is S3: in the place of S4–S4 they train a stream of four attention heads.
 """
 
-from castream_jax.config import Config, stream_config
+from castream_jax.experiment.config import Config, stream_config
 from castream_jax.reproduce.forms import ablation, add_streams, proj_ca
 
 

@@ -30,7 +30,7 @@ This one alone:
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
 """
 
-from castream_jax.config import Config, stream_config
+from castream_jax.experiment.config import Config, stream_config
 from castream_jax.reproduce.forms import ablation, add_streams
 
 

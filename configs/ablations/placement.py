@@ -42,7 +42,7 @@ Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and th
 Their last stage is S3, so there is no S4–S4.
 """
 
-from castream_jax.config import Config, stream_config
+from castream_jax.experiment.config import Config, stream_config
 from castream_jax.reproduce.forms import ablation, add_streams
 
 

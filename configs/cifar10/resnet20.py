@@ -11,7 +11,7 @@ The data is a folder with `train/<class>/*` and `test/<class>/*`, the weights th
 Measured results are in docs/results.md.
 """
 
-from castream_jax.config import Config, base_config
+from castream_jax.experiment.config import Config, base_config
 
 
 def get_config() -> Config:

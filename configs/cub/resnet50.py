@@ -31,7 +31,7 @@ The paper does not say how it fine-tuned the backbone: `:backbone` starts from t
 classifier and a tenth of the paper's rate. Forms: `:backbone`; `:small`, digits and ResNet-8, needs nothing.
 """
 
-from castream_jax.config import Config
+from castream_jax.experiment.config import Config
 from castream_jax.reproduce.forms import check_form, digits, paper
 
 

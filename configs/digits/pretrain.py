@@ -8,7 +8,7 @@ and leaves them in `workdirs/digits-pretrain/export/backbone.safetensors`. About
 differ between machines; accuracy does not, by more than some tenths of a point.
 """
 
-from castream_jax.config import Config, base_config
+from castream_jax.experiment.config import Config, base_config
 
 
 def get_config() -> Config:

@@ -27,7 +27,7 @@ Forms: `:small`, digits and a ConvNeXt-T that `:small-backbone` trains first, ne
 images in `val/`.
 """
 
-from castream_jax.config import Config
+from castream_jax.experiment.config import Config
 from castream_jax.reproduce.forms import check_form, digits_convnext, imagenet, imagenet_sample
 
 

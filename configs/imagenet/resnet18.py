@@ -24,7 +24,7 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
 Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few ImageNet images in `val/`.
 """
 
-from castream_jax.config import Config
+from castream_jax.experiment.config import Config
 from castream_jax.reproduce.forms import check_form, digits, imagenet, imagenet_sample
 
 

@@ -13,7 +13,7 @@ DATA holds `indoor67/`, the folder of `Images/` and `TestImages.txt`. Forms: `:s
 not seen.
 """
 
-from castream_jax.config import Config, base_config
+from castream_jax.experiment.config import Config, base_config
 from castream_jax.reproduce.forms import check_form, digits
 
 

@@ -32,7 +32,7 @@ official code, binary cross entropy under a cosine from 1e-4 for 12 epochs, for 
 `:backbone`; `:small`, digits and ResNet-8 (one label per image), needs nothing.
 """
 
-from castream_jax.config import Config, pascal_recipe
+from castream_jax.experiment.config import Config, pascal_recipe
 from castream_jax.reproduce.forms import check_form, digits, paper
 
 

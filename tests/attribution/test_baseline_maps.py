@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import castream_jax as castream
-from castream_jax.parallel import data_mesh, replicate, shard_batch
+from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 
 PROTOCOL = castream.get_protocol("castream")
 PIXELS = np.round(np.random.default_rng(0).random((64, 16, 24, 3)) * 255).astype(np.float32) / 255

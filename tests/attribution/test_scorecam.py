@@ -15,8 +15,8 @@ from tiers import slow_after
 import castream_jax as castream
 from castream_jax.attribution import min_max
 from castream_jax.attribution.attribute import _attribute
-from castream_jax.backbones.layers import Conv, linear
-from castream_jax.parallel import data_mesh, replicate, split_over_images
+from castream_jax.layers import Conv, linear
+from castream_jax.runtime.mesh import data_mesh, replicate, split_over_images
 
 METHOD = ("scorecam",)
 

@@ -126,7 +126,7 @@ def write_inputs(folder: Path) -> None:
     save_torch_weights(backbone, folder / "trunk.safetensors")
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
     np.savez(folder / "stream.npz", **torch_stream_state_dict(stream))
-    (folder / "training.py").write_text("from castream_jax.quickstart import get_config\n")
+    (folder / "training.py").write_text("from castream_jax.experiment.quickstart import get_config\n")
 
 
 def run(command: str) -> subprocess.CompletedProcess:

@@ -23,14 +23,14 @@ import scipy.stats
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
-from castream_jax.config import Config
 from castream_jax.data import Source, open_source
 from castream_jax.data.batches import BatchIterator
 from castream_jax.evaluation import evaluate
 from castream_jax.evaluation.parts import evenly_spaced, list_parts, regroup
-from castream_jax.parallel import data_mesh
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.restore import restore_model
+from castream_jax.runtime.mesh import data_mesh
 from castream_jax.training import train
-from castream_jax.training.restore import restore_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -429,7 +429,7 @@ def test_published_resnet20_on_cifar10(shared: Path, tmp_path: Path, tiny_config
     import tarfile
 
     from castream_jax.data import ImageFolder, eval_loader
-    from castream_jax.evaluation.explain import predict_batch
+    from castream_jax.evaluation.on_device import predict_batch
 
     with tarfile.open(shared / "data" / "cifar10_jpeg.tar.xz") as archive:
         archive.extractall(tmp_path, [m for m in archive if m.name.startswith("test")], filter="data")

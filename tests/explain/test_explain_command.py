@@ -19,11 +19,11 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.cli import main
 from castream_jax.commands.explain import list_images
-from castream_jax.compilation_cache import _drop_oldest, use_compilation_cache
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
-from castream_jax.explanation.sources import open_named_model
-from castream_jax.workdir import claim_workdir
+from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.explanation.named_model import open_named_model
+from castream_jax.runtime.compilation_cache import _drop_oldest, use_compilation_cache
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
 

@@ -16,9 +16,9 @@ import safetensors.numpy
 import castream_jax as castream
 from castream_jax.backbones import fingerprint
 from castream_jax.cli import main
-from castream_jax.config import stream_config
+from castream_jax.experiment.config import stream_config
+from castream_jax.runtime.atomic_files import write_atomically
 from castream_jax.training import train
-from castream_jax.workdir import write_atomically
 
 pytestmark = pytest.mark.slow  # all of one workdir, which takes ten seconds to train and evaluate
 

@@ -15,9 +15,9 @@ import castream_jax as castream
 from castream_jax.attribution import METHODS
 from castream_jax.backbones import registry as backbone_registry
 from castream_jax.cli import main
-from castream_jax.config import base_config
 from castream_jax.data import open_source
-from castream_jax.data.sources import SOURCES, check_source
+from castream_jax.data.named_sources import SOURCES, check_source
+from castream_jax.experiment.config import base_config
 from castream_jax.plugins import load_plugins
 
 # What docs/extend.md shows.

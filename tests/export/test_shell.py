@@ -50,7 +50,7 @@ def test_results_are_on_stdout_and_logs_on_stderr_from_any_directory(tmp_path: P
 
 def test_no_color_means_none(tmp_path: Path):
     code = (
-        "from castream_jax.progress import Progress\n"
+        "from castream_jax.runtime.progress import Progress\n"
         "Progress('task', total=1, unit='images').say('text')\n"
     )  # fmt: skip
     coloured = run(tmp_path, "-c", code, FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="")

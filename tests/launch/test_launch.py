@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from castream_jax.processes import find_processes
+from castream_jax.runtime.processes import find_processes
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 ARGUMENTS = ["configs/a b.py", "work dir", "--config.data.path=/data; rm x"]

@@ -15,7 +15,7 @@ from tiers import slow_after
 import castream_jax as castream
 from castream_jax.attribution import upsample
 from castream_jax.metrics import ALL_METRICS, METRICS
-from castream_jax.parallel import data_mesh, shard_batch
+from castream_jax.runtime.mesh import data_mesh, shard_batch
 
 SIDE = 16
 RATES = ("AD", "AG", "AI", "I", "D", "P+", "P-")

@@ -12,7 +12,7 @@ from tiers import slow_after
 import castream_jax as castream
 from castream_jax.backbones import Backbone
 from castream_jax.metrics import METRICS
-from castream_jax.parallel import data_mesh, replicate, shard_batch, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch, split_over_images
 
 CURVES = {"I": "insertion_curve", "D": "deletion_curve"}
 
@@ -112,7 +112,7 @@ def test_scores_do_not_depend_on_batch_order_or_company(small_model, seed: int, 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_model, devices: int):
     # 5e-6 absolute, on maps that min-max enlarges: products over fewer images are summed in another order.
-    from castream_jax.evaluation.explain import explain_batch
+    from castream_jax.evaluation.on_device import explain_batch
 
     rng = np.random.default_rng(0)
     batch = {"pixels": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": rng.integers(0, 10, 8).astype(np.int32)}

@@ -13,7 +13,7 @@ from rich.console import Console
 from tiers import slow_after
 
 from castream_jax.backbones.cifar_resnet import CifarResNet
-from castream_jax.config import Config, open_config
+from castream_jax.experiment.config import Config, open_config
 from castream_jax.metrics import score
 from castream_jax.reproduce.experiments import EXPERIMENTS
 from castream_jax.reproduce.plan import (

@@ -26,7 +26,7 @@ TINY = [
     "--config.evaluation.methods=('gradcam','attention')",
 ]
 CONFIG = """
-from castream_jax.quickstart import get_config as digits
+from castream_jax.experiment.quickstart import get_config as digits
 
 def get_config(form):
     config = digits()

@@ -14,7 +14,7 @@ jax.config.update("jax_num_cpu_devices", 256)
 from flax import nnx
 import jax.numpy as jnp
 import castream_jax as castream
-from castream_jax.parallel import data_mesh, replicated, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicated, split_over_images
 from castream_jax.training.optimizer import sgd
 from castream_jax.training.step import initial_state, make_train_step, split_model
 

@@ -14,11 +14,11 @@ from sklearn.metrics import average_precision_score
 
 from castream_jax.backbones import fingerprint, load_backbone
 from castream_jax.cli import main
-from castream_jax.config import open_config
 from castream_jax.data import Voc
 from castream_jax.data.digits import CanvasDigits
 from castream_jax.data.voc import CLASS_NAMES
-from castream_jax.training.restore import restore_model
+from castream_jax.experiment.config import open_config
+from castream_jax.experiment.restore import restore_model
 
 SIDE = 64
 ROOT = Path(__file__).parents[2]

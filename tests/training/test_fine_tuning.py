@@ -12,14 +12,15 @@ import optax
 import pytest
 
 import castream_jax as castream
-from castream_jax.backbones import read_weights, torch_state_dict
+from castream_jax.backbones import torch_state_dict
 from castream_jax.backbones.resnet import BasicBlock, ResNet
-from castream_jax.experiment import open_backbone
-from castream_jax.parallel import data_mesh
+from castream_jax.experiment.build import open_backbone
+from castream_jax.experiment.restore import restore_model
+from castream_jax.runtime.mesh import data_mesh
 from castream_jax.training import train
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.restore import restore_model
 from castream_jax.training.step import initial_state, make_train_step, split_model
+from castream_jax.weights.files import read_weights
 
 
 def batches(count: int):

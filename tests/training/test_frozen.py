@@ -6,9 +6,9 @@ import compiled
 import jax
 import numpy as np
 
-from castream_jax.experiment import open_model
-from castream_jax.parallel import data_mesh
-from castream_jax.training.restore import restore_model
+from castream_jax.experiment.build import open_model
+from castream_jax.experiment.restore import restore_model
+from castream_jax.runtime.mesh import data_mesh
 
 
 def test_gap_logits_are_the_same_bits_after_training_a_stream(tiny_config, trained_once: Path):

@@ -16,9 +16,9 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint, save_torch_weights
-from castream_jax.parallel import data_mesh
+from castream_jax.experiment.restore import restore_model
+from castream_jax.runtime.mesh import data_mesh
 from castream_jax.training import train
-from castream_jax.training.restore import restore_model
 
 
 def stream_params(config, workdir: Path):
@@ -131,7 +131,7 @@ def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, 
     alone.communicate()
     assert alone.returncode == 0
 
-    from castream_jax.config import open_config, override
+    from castream_jax.experiment.config import open_config, override
 
     config = override(open_config(config_file), overrides)
     chex.assert_trees_all_equal(stream_params(config, tmp_path / "stopped"), stream_params(config, tmp_path / "alone"))

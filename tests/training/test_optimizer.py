@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from castream_jax.config import base_config, pascal_recipe, stream_config
+from castream_jax.experiment.config import base_config, pascal_recipe, stream_config
 from castream_jax.training.optimizer import cosine, make_optimizer, warmed_up
 
 

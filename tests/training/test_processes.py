@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from castream_jax.config import open_config, override
-from castream_jax.processes import PEER_LOST
-from castream_jax.training.restore import restore_model
+from castream_jax.experiment.config import open_config, override
+from castream_jax.experiment.restore import restore_model
+from castream_jax.runtime.processes import PEER_LOST
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "digits" / "quickstart.py"

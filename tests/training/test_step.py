@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import castream_jax as castream
-from castream_jax.parallel import data_mesh, replicated, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicated, split_over_images
 from castream_jax.training.optimizer import per_stream, sgd, step_decay
 from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
 

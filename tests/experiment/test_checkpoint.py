@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.restore import restore_model
 from castream_jax.training import loop, train
-from castream_jax.training.checkpoint import Checkpoints
-from castream_jax.training.restore import restore_model
 
 
 class Position:

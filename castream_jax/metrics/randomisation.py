@@ -17,7 +17,7 @@ import scipy.stats
 from castream_jax.attribution import attribute
 from castream_jax.backbones import load_torch_state_dict, torch_state_dict
 from castream_jax.backbones.backbone import AnyArray
-from castream_jax.backbones.weights import fresh_classifier
+from castream_jax.backbones.load import fresh_classifier
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream

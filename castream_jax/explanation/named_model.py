@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 
 from castream_jax.backbones import load_backbone
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
 from castream_jax.backbones.registry import get_architecture
-from castream_jax.config import open_config
-from castream_jax.experiment import class_names_of
+from castream_jax.experiment.build import class_names_of
+from castream_jax.experiment.config import open_config
+from castream_jax.exporting.pretrained import load_pretrained
 from castream_jax.model import ImageSpec, Model
-from castream_jax.pretrained import load_pretrained
 from castream_jax.stream import GlobalAveragePooling
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS
 
 
 def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, str]:
@@ -45,7 +45,7 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
 
 
 def _of_workdir(workdir: Path) -> tuple[Model, str]:
-    from castream_jax.training.restore import restore_model  # with all of training: a second that an export saves
+    from castream_jax.experiment.restore import restore_model  # with all of training: a second that an export saves
 
     config = open_config(workdir / "config.json")
     images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))

@@ -21,8 +21,11 @@ import numpy as np
 import pytest
 
 import castream_jax as castream
-from castream_jax.backbones import download, fetch_weights, fingerprint, read_weights, torch_state_dict
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.backbones import fingerprint, torch_state_dict
+from castream_jax.weights import download
+from castream_jax.weights.download import fetch_weights
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.files import read_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -301,8 +304,8 @@ def test_published_files_without_weights_leave_no_result(server, content, publis
 def test_two_processes_at_once_share_one_transfer(server, backbone, content, publish, tmp_path):
     program = """
 import pathlib, sys
-from castream_jax.backbones import fetch_weights
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.download import fetch_weights
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS
 PUBLISHED_WEIGHTS["cifar_resnet8"] = {"imagenet1k_v1": sys.argv[1]}
 pathlib.Path(sys.argv[2]).touch()
 path = fetch_weights("cifar_resnet8", "imagenet1k_v1")

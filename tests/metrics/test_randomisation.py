@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from castream_jax.metrics.sanity import cascading_randomisation, rank_correlation
+from castream_jax.metrics.randomisation import cascading_randomisation, rank_correlation
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from castream_jax.backbones.layers import Conv, computed_once, gelu, product, times_transposed
+from castream_jax.layers import Conv, computed_once, gelu, product, times_transposed
 
 
 def grouped(conv: Conv, x: jax.Array, kernel: jax.Array | None = None) -> jax.Array:

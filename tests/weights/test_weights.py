@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 
 import castream_jax as castream
-from castream_jax.backbones import fingerprint, read_weights, save_torch_weights, torch_state_dict
+from castream_jax.backbones import fingerprint, save_torch_weights, torch_state_dict
+from castream_jax.weights.files import read_weights
 
 
 @pytest.fixture

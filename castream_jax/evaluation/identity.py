@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from castream_jax.backbones import fingerprint
-from castream_jax.config import Config
 from castream_jax.data import Source
+from castream_jax.experiment.config import Config
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
+from castream_jax.runtime.atomic_files import write_atomically
 from castream_jax.version import __version__
-from castream_jax.workdir import write_atomically
 
 Identity = dict[str, Any]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from castream_jax.workdir import claim_workdir
+from castream_jax.experiment.workdir import claim_workdir
 
 
 def test_a_workdir_belongs_to_what_is_trained_in_it(tiny_config, tmp_path: Path):

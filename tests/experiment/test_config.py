@@ -5,8 +5,8 @@ from pathlib import Path
 from flax import nnx
 import pytest
 
-from castream_jax.config import base_config, open_config, override, stream_config
-from castream_jax.experiment import open_backbone
+from castream_jax.experiment.build import open_backbone
+from castream_jax.experiment.config import base_config, open_config, override, stream_config
 
 
 def test_defaults_are_the_papers_recipe():
@@ -39,7 +39,8 @@ def test_unknown_fields_are_refused_wherever_they_are_set(tmp_path: Path):
         override(base_config(), ["--config.optimizer.learn_rate=1"])
     file = tmp_path / "config.py"
     file.write_text(
-        "from castream_jax.config import base_config\ndef get_config():\n    c = base_config()\n    c.bogus = 1\n"
+        "from castream_jax.experiment.config import base_config\n"
+        "def get_config():\n    c = base_config()\n    c.bogus = 1\n"
     )
     with pytest.raises(ValueError, match=r"config\.py: .*bogus"):
         open_config(file)

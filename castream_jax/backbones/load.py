@@ -1,47 +1,27 @@
-"""Weights in and out of a backbone: files of torchvision's names and layouts, and the trunk's fingerprint."""
+"""Weights in and out of a backbone, and its fingerprint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import hashlib
 import importlib.resources
 import os
 from pathlib import Path
 from typing import get_args
-import zipfile
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from castream_jax.backbones.backbone import Backbone, Dtype, Taps
-from castream_jax.backbones.download import fetch_weights
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS
-from castream_jax.backbones.layers import BatchNorm
 from castream_jax.backbones.registry import create_backbone
-from castream_jax.backbones.safetensors_file import write_safetensors
-from castream_jax.backbones.torch_file import read_torch_file
+from castream_jax.layers import BatchNorm
+from castream_jax.weights.download import fetch_weights
+from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
+from castream_jax.weights.files import TRUNK_FILE, read_weights
+from castream_jax.weights.names import check_names, from_torch_layout, to_torch_layout, torch_shape, torch_variables
+from castream_jax.weights.safetensors_file import write_safetensors
 
 StateDict = Mapping[str, np.ndarray]
-
-# Weights that ship with the package: name -> (backbone, file). See configs/digits/pretrain.py for how they came about.
-BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors")}
-
-# The trunk within a directory that `save_pretrained` wrote.
-TRUNK_FILE = "trunk.safetensors"
-
-_TORCH_LEAF = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-    "layer_scale": "layer_scale",
-}
-
-# number of axes -> PyTorch's axes in our order: convolutions OIHW -> HWIO, layer_scale CHW -> HWC, matrices OI -> IO
-_TORCH_AXES = {4: (2, 3, 1, 0), 3: (1, 2, 0), 2: (1, 0), 1: (0,)}
 
 
 def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
@@ -50,72 +30,21 @@ def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
     Raises:
         ValueError: if any name is missing, extra or of another shape; all of them are listed and nothing is changed.
     """
-    variables = dict(_torch_variables(backbone))
+    variables = dict(torch_variables(backbone))
     given = {name: value for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
     arrays = {name: np.asarray(given[name]) for name in variables if name in given}
     check_names(
         f"a {backbone.num_classes}-class {backbone.name}",
-        expected={name: _torch_shape(variable.shape) for name, variable in variables.items()},
+        expected={name: torch_shape(variable.shape) for name, variable in variables.items()},
         given={name: np.shape(value) for name, value in given.items()},
     )
     for name, variable in variables.items():
-        variable.set_value(jnp.asarray(_from_torch_layout(arrays[name]), jnp.float32))
+        variable.set_value(jnp.asarray(from_torch_layout(arrays[name]), jnp.float32))
 
 
 def torch_state_dict(backbone: Backbone) -> dict[str, np.ndarray]:
     """The inverse of `load_torch_state_dict`: `{torchvision name: array}` in torch layouts."""
-    return {name: _to_torch_layout(np.asarray(variable[...])) for name, variable in _torch_variables(backbone)}
-
-
-def check_names(what: str, *, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises a ValueError listing every missing, extra and misshaped name, if there is one."""
-    misshaped = [
-        f"{name} is {list(given[name])}, should be {list(expected[name])}"
-        for name in expected
-        if name in given and tuple(given[name]) != tuple(expected[name])
-    ]
-    problems = {
-        "missing": [name for name in expected if name not in given],
-        "extra": [name for name in given if name not in expected],
-        "misshaped": misshaped,
-    }
-    listing = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-    if listing:
-        raise ValueError(f"These weights are not those of {what}. {listing}.")
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Tensors of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.th` file, by name. No code in the file is run.
-
-    A checkpoint's `state_dict` entry is unwrapped, and DataParallel's `module.` prefix taken off.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is of another kind, truncated or corrupted.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}: check the path.")
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is truncated, corrupted or no safetensors file: {error}.") from error
-    if path.suffix == ".npz":
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is truncated, corrupted or no npz file: {error}.") from error
-    if path.suffix not in (".pth", ".pt", ".th"):
-        raise ValueError(f"{path}: weights are read from .safetensors, .npz, .pth, .pt and .th files.")
-    saved = read_torch_file(path)
-    state_dict = saved.get("state_dict", saved) if isinstance(saved, dict) else saved
-    if not isinstance(state_dict, dict) or not all(isinstance(value, np.ndarray) for value in state_dict.values()):
-        raise ValueError(f"{path} holds no state_dict of tensors.")
-    if all(name.startswith("module.") for name in state_dict):
-        state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    return state_dict
+    return {name: to_torch_layout(np.asarray(variable[...])) for name, variable in torch_variables(backbone)}
 
 
 def load_backbone(
@@ -198,8 +127,8 @@ def _is_entry(name: str, weights: str) -> bool:
 def _classifier_names(backbone: Backbone) -> set[str]:
     """The parameters that a different number of classes changes."""
     other = nnx.eval_shape(lambda: create_backbone(backbone.name, backbone.num_classes + 1, rngs=nnx.Rngs(0)))
-    shapes = {name: variable.shape for name, variable in _torch_variables(other)}
-    return {name for name, variable in _torch_variables(backbone) if variable.shape != shapes[name]}
+    shapes = {name: variable.shape for name, variable in torch_variables(other)}
+    return {name for name, variable in torch_variables(backbone) if variable.shape != shapes[name]}
 
 
 def fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
@@ -209,34 +138,14 @@ def fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
     @jax.jit
     def draw() -> dict[str, jax.Array]:
         fresh = create_backbone(backbone.name, backbone.num_classes, rngs=nnx.Rngs(seed))
-        return {name: variable[...] for name, variable in _torch_variables(fresh) if name in names}
+        return {name: variable[...] for name, variable in torch_variables(fresh) if name in names}
 
-    return {name: _to_torch_layout(np.asarray(value)) for name, value in draw().items()}
+    return {name: to_torch_layout(np.asarray(value)) for name, value in draw().items()}
 
 
 def _only_classifier_differs(backbone: Backbone, state_dict: StateDict) -> bool:
-    expected = {name: _torch_shape(variable.shape) for name, variable in _torch_variables(backbone)}
+    expected = {name: torch_shape(variable.shape) for name, variable in torch_variables(backbone)}
     given = {name: np.shape(value) for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
     return expected.keys() == given.keys() and _classifier_names(backbone).issuperset(
         name for name in expected if given[name] != expected[name]
     )
-
-
-def _torch_variables(backbone: Backbone) -> Iterator[tuple[str, nnx.Variable]]:
-    """(torchvision name, variable) of every parameter and statistic: attribute paths are torchvision's names."""
-    for path, node in nnx.iter_graph(backbone):
-        if isinstance(node, nnx.Variable):
-            *modules, leaf = path
-            yield ".".join(map(str, (*modules, _TORCH_LEAF[str(leaf)]))), node
-
-
-def _from_torch_layout(value: np.ndarray) -> np.ndarray:
-    return value.transpose(_TORCH_AXES[value.ndim])
-
-
-def _to_torch_layout(value: np.ndarray) -> np.ndarray:
-    return value.transpose(np.argsort(_TORCH_AXES[value.ndim]))
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in np.argsort(_TORCH_AXES[len(shape)]))

@@ -16,10 +16,10 @@ import numpy as np
 import pooch
 import requests
 
-from castream_jax.backbones.entries import PUBLISHED_WEIGHTS, WEIGHTS_URL
-from castream_jax.backbones.safetensors_file import write_safetensors
-from castream_jax.backbones.torch_file import read_torch_file
-from castream_jax.progress import Progress
+from castream_jax.runtime.progress import Progress
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS, WEIGHTS_URL
+from castream_jax.weights.safetensors_file import write_safetensors
+from castream_jax.weights.torch_file import read_torch_file
 
 _TIMEOUT = 30.0  # seconds without an answer or another byte
 _CHUNK = 1 << 14  # bytes; of a transfer that breaks off, the last incomplete chunk is lost

@@ -1,7 +1,6 @@
-"""The folder of one experiment: which experiment it belongs to, and how files are put there."""
+"""The folder of one experiment, and which experiment it belongs to."""
 
 from collections.abc import Iterator, Mapping
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import jax
 
-from castream_jax.config import Config, open_config
+from castream_jax.experiment.config import Config, open_config
+from castream_jax.runtime.atomic_files import write_atomically
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
 _LOCATIONS = {
@@ -48,23 +48,6 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
         workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, config.to_json(indent=2) + "\n")
     return workdir
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` by `text` at once."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which then replaces `path` at once: a reader or a crash never sees half of it."""
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")  # the suffix stays, some writers insist on theirs
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _trained_part(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.data import open_source
-from castream_jax.evaluation.run import identify
+from castream_jax.evaluation.identity import identify
 
 
 @pytest.fixture

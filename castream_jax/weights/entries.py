@@ -46,3 +46,6 @@ PUBLISHED_WEIGHTS: dict[str, dict[str, str]] = {
     "efficientnet_b6": {"imagenet1k_v1": "efficientnet_b6_lukemelas-24a108a5.pth"},
     "efficientnet_b7": {"imagenet1k_v1": "efficientnet_b7_lukemelas-c5b4e57e.pth"},
 }
+
+# Weights that ship with the package: name -> (backbone, file). See configs/digits/pretrain.py for how they came about.
+BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors")}

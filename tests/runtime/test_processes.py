@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from castream_jax.processes import ProcessGroup, comes_from_a_peer, find_processes
+from castream_jax.runtime.processes import ProcessGroup, comes_from_a_peer, find_processes
 
 
 def test_a_process_alone():

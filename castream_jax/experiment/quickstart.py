@@ -5,7 +5,7 @@ which `configs/digits/pretrain.py` reproduces. The recipe is the paper's in shor
 by 10 twice.
 """
 
-from castream_jax.config import Config, base_config
+from castream_jax.experiment.config import Config, base_config
 
 
 def get_config() -> Config:

@@ -8,15 +8,15 @@ import jax
 from jax.sharding import Mesh
 
 from castream_jax.backbones import fingerprint
-from castream_jax.config import Config
-from castream_jax.experiment import open_model
+from castream_jax.experiment.build import open_model
+from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.workdir import claim_workdir
 from castream_jax.model import Model
-from castream_jax.parallel import data_mesh, replicated
-from castream_jax.progress import Progress
-from castream_jax.training.checkpoint import Checkpoints
+from castream_jax.runtime.mesh import data_mesh, replicated
+from castream_jax.runtime.progress import Progress
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.step import initial_state, split_model
-from castream_jax.workdir import claim_workdir
 
 
 def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Model:

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from castream_jax.attribution import Inputs, saliency_maps
 from castream_jax.metrics import scores_of_maps
-from castream_jax.parallel import over_images
 from castream_jax.protocol import Protocol
+from castream_jax.runtime.mesh import over_images
 from castream_jax.training.step import to_unit_range
 
 Tree = Any

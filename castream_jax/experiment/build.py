@@ -6,9 +6,9 @@ from pathlib import Path
 from flax import nnx
 
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
-from castream_jax.config import Config
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.experiment.config import Config
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from castream_jax import cpu
+from castream_jax.runtime import cpu
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -51,7 +51,7 @@ print(jax.jit(lambda x: x @ x).lower(x).compile().as_text())
 def test_freed_memory_is_not_taken_from_the_system_again():
     faults = run("""
 import ctypes, resource
-from castream_jax.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import keep_freed_memory
 keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

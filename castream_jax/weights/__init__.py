@@ -1,0 +1,1 @@
+"""Parameters in files: PyTorch's and safetensors files, tensor names, published weights and their download."""
