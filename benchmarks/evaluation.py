@@ -260,11 +260,9 @@ def our_side(
     model: castream.Model, pixels: np.ndarray, labels: np.ndarray, methods: tuple[str, ...], chunk: int
 ) -> tuple[Side, float]:
     """What `castream evaluate` calls, compiled for groups of this shape; and the seconds that compiling took."""
-    graphdef, state = nnx.split(model)
+    state = nnx.state(model)
     begin = time.perf_counter()
-    compiled = explain_batch.lower(
-        graphdef, state, pixels, labels, methods=methods, protocol=PROTOCOL, chunk=chunk
-    ).compile()
+    compiled = explain_batch.lower(model, pixels, labels, methods=methods, protocol=PROTOCOL, chunk=chunk).compile()
     seconds = time.perf_counter() - begin
 
     def side(pixels: np.ndarray, labels: np.ndarray) -> Results:

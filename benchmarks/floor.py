@@ -56,7 +56,7 @@ def forward_pass(model: castream.Model, pixels: np.ndarray) -> Callable[[], obje
     """The compiled forward pass of all `pixels` under all heads: what a distinct image costs at least."""
     graphdef, state = nnx.split(model)
     images = jax.device_put(pixels)
-    run = jax.jit(lambda state, images: nnx.merge(graphdef, state).probabilities(to_unit_range(images)))
+    run = jax.jit(lambda state, images: nnx.merge(graphdef, state).predict(to_unit_range(images)))
     return lambda: jax.block_until_ready(run(state, images))
 
 

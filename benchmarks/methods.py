@@ -48,7 +48,7 @@ def main() -> None:
     images = rng.integers(0, 256, (arguments.images, size, size, 3), np.uint8)
     pixels, labels = jax.device_put(images.astype(np.float32) / 255), rng.integers(0, 10, arguments.images)
     graphdef, state = nnx.split(model)
-    forward = jax.jit(lambda state, pixels: nnx.merge(graphdef, state).probabilities(pixels))
+    forward = jax.jit(lambda state, pixels: nnx.merge(graphdef, state).predict(pixels))
     maps = castream.attribute(model, pixels, labels, ("gradcam",))
 
     def measured(function: Callable[[], Any], name: str = "") -> dict[str, float]:

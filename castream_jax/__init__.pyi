@@ -1,6 +1,5 @@
 from .attribution import attribute as attribute
 from .attribution import register_method as register_method
-from .attribution import scorecam_budget_error as scorecam_budget_error
 from .backbones import Backbone as Backbone
 from .backbones import backbone_names as backbone_names
 from .backbones import create_backbone as create_backbone

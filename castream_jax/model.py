@@ -5,11 +5,11 @@ import dataclasses
 from typing import Literal
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from castream_jax.backbones.backbone import Backbone, Pixels
+from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
 
 Head = GlobalAveragePooling | CrossAttentionStream
@@ -75,6 +75,28 @@ class Model(nnx.Module):
         """The baseline's prediction, under GAP."""
         return jnp.argmax(self.backbone.classify(stages[-1].mean((1, 2))), axis=-1)
 
-    def probabilities(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
-        """Softmax of the logits of each head: the `predict` that every mask is scored by."""
-        return {name: jax.nn.softmax(logits) for name, logits in self(pixels).items()}
+    def predict(self, pixels: Pixels, protocol: str | Protocol = "castream") -> dict[str, Float[Array, "b k"]]:
+        """Probability of every class under each head, as the protocol defines it: every masked image is scored by it.
+
+        Raises:
+            ValueError: for an unknown protocol.
+        """
+        probabilities = get_protocol(protocol).probabilities
+        return {name: probabilities(logits) for name, logits in self(pixels).items()}
+
+
+def class_values(
+    values: Mapping[str, Float[Array, "n k"]], classes: Mapping[str, Int[Array, " b"]], images: Int[Array, " n"]
+) -> Float[Array, "n heads"]:
+    """Values of one class in each row, head by head.
+
+    Args:
+        values: `[n, K]` of each head: a row for each masked image.
+        classes: the class of each image under each head, `[B]`.
+        images: the image that each row was made from, `[n]`.
+    """
+    columns = [
+        jnp.take_along_axis(values[head], head_classes[images][:, None], axis=1)
+        for head, head_classes in classes.items()
+    ]
+    return jnp.concatenate(columns, axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import castream_jax as castream
-from castream_jax.attribution.attribute import _attribute
+from castream_jax.attribution.attribute import attribute_batch
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.kernels.chunks import map_chunks, map_first_chunks
 
@@ -59,10 +59,9 @@ def test_the_budget_is_kept_and_used():
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
     chunk = chunk_for(model, size, size, budget)
     assert 2 <= chunk < 32
-    graphdef, state = nnx.split(model)
     pixels, label = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    arguments = ("scorecam",), castream.get_protocol("castream"), chunk, None
-    memory = _attribute.lower(graphdef, state, pixels, label, *arguments).compile().memory_analysis()
+    options = {"methods": ("scorecam",), "protocol": castream.get_protocol("castream"), "chunk": chunk}
+    memory = attribute_batch.lower(model, pixels, label, **options).compile().memory_analysis()
     assert budget / 2 < memory.temp_size_in_bytes < 1.1 * budget
 
 

@@ -14,7 +14,6 @@ from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.methods import METHODS, register_method
 from castream_jax.attribution.saliency import min_max, upsample
-from castream_jax.attribution.scorecam_budget import scorecam_budget_error
 
 __all__ = [
     "METHODS",
@@ -23,6 +22,5 @@ __all__ = [
     "min_max",
     "register_method",
     "saliency_maps",
-    "scorecam_budget_error",
     "upsample",
 ]

@@ -1,14 +1,9 @@
 """`attribute`: pixels and labels -> {(head, method): saliency map}."""
 
 from collections.abc import Sequence
-import functools
-from typing import Any
 
-from flax import nnx
-import jax
 from jax.core import Tracer
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Int32
 
 from castream_jax.attribution.chunk_size import chunk_for
@@ -18,7 +13,7 @@ from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.runtime.mesh import over_images, sharding_of
+from castream_jax.runtime.mesh import OverImages
 
 Maps = dict[tuple[str, str], Float[Array, "b _h _w"]]
 
@@ -52,30 +47,26 @@ def attribute(
         ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or a
             method or target stage that the model does not have.
     """
-    graphdef, state = nnx.split(model)
     labels = check_labels(model, pixels, labels)
     protocol = get_protocol(protocol)
     names = check_methods(model, methods, protocol)
     if chunk is None:
         chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
-    return _attribute(graphdef, state, pixels, labels, names, protocol, chunk, sharding_of(pixels))
+    return attribute_batch(model, jnp.asarray(pixels), labels, methods=names, protocol=protocol, chunk=chunk)
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk", "sharding"))
-def _attribute(
-    graphdef: nnx.GraphDef,
-    state: Any,
-    pixels: Array,
-    labels: Array,
+@OverImages
+def attribute_batch(
+    model: Model,
+    pixels: Float[Array, "b height width 3"],
+    labels: Int32[Array, " b"],
+    *,
     methods: tuple[str, ...],
     protocol: Protocol,
     chunk: int,
-    sharding: NamedSharding | None,
 ) -> Maps:
-    def run(state: Any, pixels: Array, labels: Array) -> Maps:
-        return saliency_maps(Inputs(nnx.merge(graphdef, state), pixels, labels, protocol, chunk), methods)
-
-    return over_images(run, sharding)(state, pixels, labels)
+    """`attribute`, all arguments checked."""
+    return saliency_maps(Inputs(model, pixels, labels, protocol, chunk), methods)
 
 
 def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
@@ -83,10 +74,10 @@ def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
     maps = {}
     for text in methods:
         method, numbers, inverted = parse_method(text)
-        scores_of_heads = method.function(inputs, *numbers)
-        if not scores_of_heads:
+        head_scores = method.function(inputs, *numbers)
+        if not head_scores:
             raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(inputs.model.heads)}).")
-        for head, scores in scores_of_heads.items():
+        for head, scores in head_scores.items():
             saliency = scores if method.finished else to_map(scores, inputs)
             maps[head, text] = 1 - saliency if inverted else saliency
     return maps

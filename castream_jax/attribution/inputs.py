@@ -1,13 +1,13 @@
 """What every attribution method is given: one batch of images, its trunk pass already done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from castream_jax.model import Model
+from castream_jax.model import Model, class_values
 from castream_jax.protocol import Protocol
 from castream_jax.stream import Stages
 
@@ -63,12 +63,21 @@ class Inputs:
         """The class that is explained under `head`, per image."""
         return self.labels if self.protocol.target_class == "label" else jnp.argmax(self.logits[head], axis=-1)
 
-    def of_class(self, values: Mapping[str, Float[Array, "n k"]], images: Int[Array, " n"]) -> Float[Array, "n heads"]:
-        """Of each head's `values`, one row for each of `images`, that of the class which the head explains there."""
-        columns = [
-            jnp.take_along_axis(values[head], self.classes(head)[images][:, None], axis=1) for head in self.model.heads
-        ]
-        return jnp.concatenate(columns, axis=1)
+    def class_logits(
+        self, masked: Float[Array, "n height width 3"], images: Int[Array, " n"]
+    ) -> Float[Array, "n heads"]:
+        """Logit of the explained class under each head on `masked` pixels, each made from one of `images`."""
+        return class_values(self.model(masked), self._classes, images)
+
+    def class_probabilities(
+        self, masked: Float[Array, "n height width 3"], images: Int[Array, " n"]
+    ) -> Float[Array, "n heads"]:
+        """The same of its probability."""
+        return class_values(self.model.predict(masked, self.protocol), self._classes, images)
+
+    @property
+    def _classes(self) -> dict[str, Int[Array, " b"]]:
+        return {head: self.classes(head) for head in self.model.heads}
 
     def class_logit(self, head: str, target: Float[Array, "b h w d"]) -> Float[Array, " b"]:
         """Each image's logit of its class under `head`, as a function of the target features.

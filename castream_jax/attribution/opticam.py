@@ -28,7 +28,9 @@ from castream_jax.kernels.chunks import map_chunks
 _BACKWARD_MEMORY = 6
 
 
-class _Jobs(NamedTuple):
+class _ClassOfImage(NamedTuple):
+    """What a map is optimised for."""
+
     image: Int[Array, " jobs"]
     head: Int[Array, " jobs"]
     label: Int[Array, " jobs"]
@@ -45,7 +47,7 @@ def opticam(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
     heads = list(model.heads)
     optimizer = optax.adam(protocol.opticam_learning_rate)
 
-    def run(jobs: _Jobs) -> Float[Array, "jobs height width"]:
+    def run(jobs: _ClassOfImage) -> Float[Array, "jobs height width"]:
         pixels, features = inputs.pixels[jobs.image], jax.nn.relu(inputs.features[jobs.image])
 
         def mask(u: Float[Array, "jobs d"]) -> Float[Array, "jobs height width"]:
@@ -54,8 +56,8 @@ def opticam(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
 
         def loss(u: Float[Array, "jobs d"]) -> Float[Array, ""]:
             logits = model(masked(model.backbone, pixels, mask(u), protocol))
-            of_head = jnp.stack([logits[head] for head in heads])[jobs.head, jnp.arange(len(jobs.head))]
-            return -jnp.take_along_axis(of_head, jobs.label[:, None], axis=1).sum()
+            head_logits = jnp.stack([logits[head] for head in heads])[jobs.head, jnp.arange(len(jobs.head))]
+            return -jnp.take_along_axis(head_logits, jobs.label[:, None], axis=1).sum()
 
         def step(state: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
             u, moments = state
@@ -66,7 +68,7 @@ def opticam(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
         (u, _), _ = lax.scan(step, (u, optimizer.init(u)), length=protocol.opticam_steps)
         return mask(u)
 
-    jobs = _Jobs(
+    jobs = _ClassOfImage(
         jnp.tile(jnp.arange(batch), len(heads)),
         jnp.repeat(jnp.arange(len(heads)), batch),
         jnp.concatenate([inputs.classes(head) for head in heads]),

@@ -18,7 +18,9 @@ from castream_jax.kernels.chunks import map_chunks
 from castream_jax.protocol import Protocol
 
 
-class _Jobs(NamedTuple):
+class _RandomMask(NamedTuple):
+    """A mask, by its number, over an image."""
+
     image: Int[Array, " jobs"]
     mask: Int[Array, " jobs"]
 
@@ -30,13 +32,12 @@ def rise(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
     batch, height, width = pixels.shape[:3]
     count = protocol.rise_masks
 
-    def run(jobs: _Jobs) -> Float[Array, "jobs heads"]:
+    def run(jobs: _RandomMask) -> Float[Array, "jobs heads"]:
         shown = masked(model.backbone, pixels[jobs.image], rise_masks(jobs.mask, height, width, protocol), protocol)
-        probabilities = {head: inputs.protocol.probabilities(logits) for head, logits in model(shown).items()}
-        return inputs.of_class(probabilities, jobs.image)
+        return inputs.class_probabilities(shown, jobs.image)
 
     job = jnp.arange(count * batch)
-    scores = map_chunks(run, _Jobs(job % batch, job // batch), inputs.chunk).reshape(count, batch, -1)
+    scores = map_chunks(run, _RandomMask(job % batch, job // batch), inputs.chunk).reshape(count, batch, -1)
 
     def add(total: Array, mask: Array) -> tuple[Array, None]:
         shown = rise_masks(mask[None], height, width, protocol)[0]

@@ -19,7 +19,9 @@ from castream_jax.attribution.saliency import min_max
 from castream_jax.kernels.chunks import map_first_chunks
 
 
-class _Jobs(NamedTuple):
+class _ChannelMask(NamedTuple):
+    """One of an image's channels, enlarged to mask it."""
+
     image: Int[Array, " jobs"]
     channel: Int[Array, " jobs"]
 
@@ -59,22 +61,20 @@ def channel_scores(inputs: Inputs, channels: Int[Array, "b k"]) -> dict[str, Flo
         for small, large in zip(features.shape[1:3], pixels.shape[1:3], strict=True)
     )
 
-    def run(jobs: _Jobs) -> Float[Array, "jobs heads"]:
+    def run(jobs: _ChannelMask) -> Float[Array, "jobs heads"]:
         channel = features[jobs.image, :, :, jobs.channel]
         # From 0 up, so that rounding is relative to the span, and a constant channel is exactly constant.
         channel = channel - channel.min((1, 2), keepdims=True)
         masks = min_max(enlarge(rows, channel, columns)) if aligned else enlarge(rows, min_max(channel), columns)
-        logits = model(masked(model.backbone, pixels[jobs.image], masks, protocol))
-        if protocol.scorecam_weight == "class_probability":
-            logits = {head: protocol.probabilities(of_head) for head, of_head in logits.items()}
-        return inputs.of_class(logits, jobs.image)
+        score = inputs.class_probabilities if protocol.scorecam_weight == "class_probability" else inputs.class_logits
+        return score(masked(model.backbone, pixels[jobs.image], masks, protocol), jobs.image)
 
     # The jobs that must run come first: every channel that varies, and the first constant one of each image.
     constant = jnp.take_along_axis(_span(features), channels, axis=1) == 0
     first_constant = constant & (jnp.cumsum(constant, axis=1) == 1)
     wanted = (~constant | first_constant).reshape(-1)
     order = jnp.argsort(~wanted, stable=True)
-    jobs = _Jobs(order // count, channels.reshape(-1)[order])
+    jobs = _ChannelMask(order // count, channels.reshape(-1)[order])
     results = map_first_chunks(run, jobs, wanted.sum(), inputs.chunk)
     scores = jnp.zeros_like(results).at[order].set(results, unique_indices=True).reshape(batch, count, -1)
     black = jnp.take_along_axis(scores, first_constant.argmax(1)[:, None, None], axis=1)

@@ -31,13 +31,13 @@ from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
+from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
 from castream_jax.runtime.atomic_files import replacing, write_atomically
 from castream_jax.runtime.mesh import (
     data_mesh,
     replicate,
     shard_batch,
-    split_over_images,
     wait_for_all_processes,
 )
 from castream_jax.runtime.progress import Progress
@@ -96,7 +96,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         name: sum(p.size for p in jax.tree.leaves(nnx.state(head, nnx.Param))) for name, head in model.heads.items()
     }
     state = replicate(state, mesh)
-    split = split_over_images(mesh)
+    model = nnx.merge(graphdef, state)
 
     # --- resume ---
     folder = Path(workdir).resolve() / "evaluation"
@@ -114,11 +114,11 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     # --- explain, then only predict; each process parts of its own ---
     def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
         chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=settings.memory_mib * 2**20)
-        top, maps, scores = explain_batch(graphdef, state, pixels, label, methods, protocol, chunk, split)
+        top, maps, scores = explain_batch(model, pixels, label, methods=methods, protocol=protocol, chunk=chunk)
         return {"top": top, "scores": scores}, maps
 
     def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
-        return {"top": predict_batch(graphdef, state, pixels, split), "scores": {}}, {}
+        return {"top": predict_batch(model, pixels), "scores": {}}, {}
 
     begin = time.perf_counter()
     own = parts[jax.process_index() :: jax.process_count()]
@@ -158,7 +158,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             if not path.exists():
                 images = open_source(config.data, "test", rows="images")
                 batches = iter(evaluation_batches(config.data, images, settings.batch_size * mesh.size))
-                table = class_scores_table(_all_logits(batches, graphdef, state, mesh), images)
+                table = class_scores_table(_all_logits(batches, model, mesh), images)
                 batches.close()
                 with replacing(path) as temporary:
                     pq.write_table(table, temporary)
@@ -256,13 +256,9 @@ def _results(
         yield {**take(results, slice(count)), "shown": images}
 
 
-def _all_logits(
-    batches: Iterable[Batch], graphdef: nnx.GraphDef, state: Tree, mesh: Mesh
-) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-    split = split_over_images(mesh)
-
+def _all_logits(batches: Iterable[Batch], model: Model, mesh: Mesh) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
     def start(batch: Batch) -> Tree:
-        return logits_batch(graphdef, state, shard_batch({"pixels": batch["pixels"]}, mesh)["pixels"], split)
+        return logits_batch(model, shard_batch({"pixels": batch["pixels"]}, mesh)["pixels"])
 
     for batch, logits in _one_behind(start, batches):
         yield batch, jax.device_get(logits)

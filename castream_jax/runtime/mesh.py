@@ -1,9 +1,11 @@
 """Mesh and shardings: one axis, `data`, over images."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import itertools
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
+from flax import nnx
 import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -11,6 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 DATA_AXIS = "data"
+
+_Options = ParamSpec("_Options")
+_Result = TypeVar("_Result")
 
 _barriers = itertools.count()  # a barrier's name serves once
 
@@ -62,26 +67,51 @@ def wait_for_all_processes() -> None:
     barrier(key=f"castream {next(_barriers)}", timeout_ms=7 * 24 * 3600 * 1000)
 
 
-def over_images(function: Callable[..., Any], images: NamedSharding | None) -> Callable[..., Any]:
-    """`function(state, *arrays)` run by each device on its own images, without any communication.
+class OverImages(Generic[_Options, _Result]):
+    """Decorator: `function(module, *arrays, **choices)` compiled, and run by each device on its own images.
 
-    Whatever `function` does with its images (sort them, flatten them with their masks, map over chunks), no device
+    Whatever the function does with its images (sort them, flatten them with their masks, map over chunks), no device
     ever asks for those of another one: XLA's own partitioning would gather them all on every device.
 
     Args:
-        function: of a state that every device holds, and arrays and results that are `[B, …]`.
-        images: how the arrays are split over devices (see `sharding_of`); None where they are not.
+        function: of an NNX module that every device holds; of arrays, or trees of arrays, `[B, …]`, the first of which
+            says how images are split over devices; and, by keyword, of hashable choices, for each of which a program
+            is compiled. Its results are `[B, …]`.
     """
-    if images is None:
-        return function
 
-    def run(state: Any, *arrays: Any) -> Any:
-        specs = (PartitionSpec(), *(images.spec for _ in arrays))
-        return jax.shard_map(function, mesh=images.mesh, in_specs=specs, out_specs=images.spec, check_vma=False)(
-            state, *arrays
-        )
+    def __init__(self, function: Callable[_Options, _Result]):
+        functools.update_wrapper(self, function)
 
-    return run
+        def program(state: Any, *arrays: Any, graphdef: Any, images: NamedSharding | None, choices: Any) -> Any:
+            def run(state: Any, *arrays: Any) -> Any:
+                return function(nnx.merge(graphdef, state), *arrays, **dict(choices))  # pyright: ignore[reportCallIssue]
+
+            if images is None:
+                return run(state, *arrays)
+            specs = (PartitionSpec(), *(images.spec for _ in arrays))
+            return jax.shard_map(run, mesh=images.mesh, in_specs=specs, out_specs=images.spec, check_vma=False)(
+                state, *arrays
+            )
+
+        program.__name__ = function.__name__
+        self._program = jax.jit(program, static_argnames=("graphdef", "images", "choices"))
+
+    def __call__(self, *arguments: _Options.args, **choices: _Options.kwargs) -> _Result:
+        arrays, static = self._split_module(arguments, choices)
+        return self._program(*arrays, **static)
+
+    def lower(self, *arguments: _Options.args, **choices: _Options.kwargs) -> jax.stages.Lowered:
+        """The program for these arguments, to look at."""
+        arrays, static = self._split_module(arguments, choices)
+        return self._program.lower(*arrays, **static)
+
+    def _split_module(
+        self, arguments: Sequence[Any], choices: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        module, *arrays = arguments
+        graphdef, state = nnx.split(module)
+        static = {"graphdef": graphdef, "images": sharding_of(arrays[0]), "choices": tuple(sorted(choices.items()))}
+        return (state, *arrays), static
 
 
 def sharding_of(pixels: Any) -> NamedSharding | None:

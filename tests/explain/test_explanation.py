@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_library(model, explanation, photo):
         for number, attention in enumerate(stream(stages)[1], stream.start_stage):
             assert of_stage[number].shape[0] == stream.num_heads
             np.testing.assert_allclose(of_stage[number], attention[0], **CLOSE)
-    for head, probabilities in model.probabilities(pixels).items():
+    for head, probabilities in model.predict(pixels).items():
         np.testing.assert_allclose(explanation.probabilities[head], probabilities[0], **CLOSE)
         assert explanation.classes[head] == explanation.predictions(head)[0].number == int(jnp.argmax(probabilities[0]))
 

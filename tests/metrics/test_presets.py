@@ -203,5 +203,5 @@ def test_opticam_maps_are_normalised_at_the_images_size_and_scored_as_they_are(s
         assert saliency.shape == pixels.shape[:3]
         assert saliency.min() == 0
         assert saliency.max() == 1
-        shown = small_model.probabilities(jnp.asarray(pixels * saliency[..., None]))[head]
+        shown = small_model.predict(jnp.asarray(pixels * saliency[..., None]))[head]
         np.testing.assert_allclose(scores[head, method]["o"], shown[np.arange(BATCH), labels], rtol=0, atol=1e-6)

@@ -12,7 +12,7 @@ from tiers import slow_after
 import castream_jax as castream
 from castream_jax.backbones import Backbone
 from castream_jax.metrics import METRICS
-from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 
 CURVES = {"I": "insertion_curve", "D": "deletion_curve"}
 
@@ -75,7 +75,7 @@ def random_case(seed: int, batch: int = 3):
 @given(seed=st.integers(0, 10**6))
 def test_laws(small_model, seed: int):
     pixels, labels, maps = random_case(seed)
-    probabilities = small_model.probabilities(pixels)
+    probabilities = small_model.predict(pixels)
     scores = castream.score(small_model, pixels, labels, maps)
     for (head, _), values in scores.items():
         for metric in ("AD", "AG", "AI", "I", "D"):
@@ -116,23 +116,17 @@ def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_mode
 
     rng = np.random.default_rng(0)
     batch = {"pixels": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": rng.integers(0, 10, 8).astype(np.int32)}
-    graphdef, state = nnx.split(small_model)
-    arguments = ("gradcam", "attention"), castream.get_protocol("castream")
-    one = explain_batch(graphdef, state, batch["pixels"], batch["label"], *arguments, 32)
+    protocol = castream.get_protocol("castream")
+    options = {"methods": ("gradcam", "attention"), "protocol": protocol, "chunk": 32}
+    one = explain_batch(small_model, batch["pixels"], batch["label"], **options)
     mesh = data_mesh(jax.devices()[:devices])
+    graphdef, state = nnx.split(small_model)
     sharded = shard_batch(batch, mesh)
-    inputs = (
-        graphdef,
-        replicate(state, mesh),
-        sharded["pixels"],
-        sharded["label"],
-        *arguments,
-        32,
-        split_over_images(mesh),
-    )
-    for ours, reference in zip(jax.tree.leaves(explain_batch(*inputs)), jax.tree.leaves(one), strict=True):
+    inputs = nnx.merge(graphdef, replicate(state, mesh)), sharded["pixels"], sharded["label"]
+    several = explain_batch(*inputs, **options)
+    for ours, reference in zip(jax.tree.leaves(several), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=5e-6)
-    hlo = explain_batch.lower(*inputs).compile().as_text() or ""
+    hlo = explain_batch.lower(*inputs, **options).compile().as_text() or ""
     assert "convolution" in hlo
     assert "all-gather" not in hlo
     assert "all-reduce" not in hlo
