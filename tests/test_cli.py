@@ -167,7 +167,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"castream_jax {__version__}\n"
 
 
-@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py")))
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*/*.py")))
 def test_every_config_opens(path: str):
     config = open_config(ROOT / path)
     assert config.is_locked

@@ -1,10 +1,13 @@
 """The config of an experiment: every field with the paper's recipe as default, and where configs are read from."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import difflib
 import json
 from pathlib import Path
 import runpy
+import sys
+import types
 from typing import Any, TypeAlias
 
 from absl import flags
@@ -101,12 +104,6 @@ def base_config() -> Config:
     return config.lock()
 
 
-def pascal_recipe(config: Config) -> None:
-    """Sets the official code's recipe for Pascal VOC: binary cross entropy, SGD from 1e-4 by a cosine, 12 epochs."""
-    config.optimizer.update(learning_rate=1e-4, weight_decay=0.0, schedule="cosine")
-    config.train.update(loss="binary_cross_entropy", epochs=12)
-
-
 def stream_config(**fields: Any) -> Config:
     """One entry of `config.streams`: arguments of `CrossAttentionStream`, seed of its parameters, and its rate."""
     config: Config = ConfigDict(
@@ -127,6 +124,8 @@ def stream_config(**fields: Any) -> Config:
 def open_config(path: str | Path) -> Config:
     """The config of a Python file (`FILE` or `FILE:ARGUMENT`, given to its `get_config`) or of a `config.json`.
 
+    What configs share lies in a `common.py` beside the file or in the folder above: it is what they import as `common`.
+
     Raises:
         ValueError: if there is no such file, or it holds no config or sets a field that does not exist.
     """
@@ -135,13 +134,14 @@ def open_config(path: str | Path) -> Config:
         raise ValueError(f"There is no config {file}: see configs/ for examples.")
     if file.endswith(".json"):
         return _from_json(json.loads(Path(file).read_text()))
-    get_config = runpy.run_path(file).get("get_config")
-    if get_config is None:
-        raise ValueError(f"{file} is no config: it has no function get_config.")
-    try:
-        return get_config(argument) if argument else get_config()
-    except (AttributeError, KeyError, TypeError) as error:  # how ml_collections refuses a field or a value
-        raise ValueError(f"{file}: {error}") from error
+    with _common_beside(Path(file)):
+        get_config = runpy.run_path(file).get("get_config")
+        if get_config is None:
+            raise ValueError(f"{file} is no config: it has no function get_config.")
+        try:
+            return get_config(argument) if argument else get_config()
+        except (AttributeError, KeyError, TypeError) as error:  # how ml_collections refuses a field or a value
+            raise ValueError(f"{file}: {error}") from error
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -167,6 +167,29 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     except (TypeError, flags.Error) as error:
         raise ValueError(f"A field of the config cannot take that value: {error}.") from error
     return values["config"].value
+
+
+@contextlib.contextmanager
+def _common_beside(file: Path) -> Iterator[None]:
+    """Makes `common` the common.py of a config, and afterwards what it was: another folder has one of its own."""
+    folders = file.resolve().parents[:2]
+    shared = next((folder / "common.py" for folder in folders if (folder / "common.py").is_file()), None)
+    before = sys.modules.get("common")
+    if shared is not None:
+        common = types.ModuleType("common")
+        vars(common).update(runpy.run_path(str(shared), run_name="common"))
+        sys.modules["common"] = common
+    try:
+        yield
+    except ImportError as error:
+        if error.name != "common":
+            raise
+        raise ValueError(f"{file}: {error}; copy configs/common.py beside it or into the folder above.") from error
+    finally:
+        if shared is not None:
+            del sys.modules["common"]
+            if before is not None:
+                sys.modules["common"] = before
 
 
 def _from_json(saved: dict[str, Any]) -> Config:

@@ -14,7 +14,10 @@ def get_config() -> Config:
     config.name = "Handwritten digits, quickstart"
     config.data.update(source="digits", image_size=64, resize="none", flip=False, canvases_per_digit=5)
     config.backbone.update(name="cifar_resnet8", weights="digits", num_classes=10)
-    config.optimizer.update(learning_rate=0.025, decay_every=2)  # the paper's 0.1 per 256 images
-    config.train.update(epochs=4, batch_size=64, log_every=40, checkpoint_every=200)
-    config.evaluation.batch_size = 60
+    config.streams.ca.update(start_stage=0, block="ca", class_specific=False, num_heads=1, use_bias=True)
+    config.optimizer.update(learning_rate=0.025, momentum=0.9, weight_decay=1e-4)  # the paper's 0.1 per 256 images
+    config.optimizer.update(schedule="step", decay_every=2.0, decay_factor=10.0)
+    config.train.update(target="streams", loss="cross_entropy", epochs=4, batch_size=64)
+    config.train.update(log_every=40, checkpoint_every=200)
+    config.evaluation.update(protocol="castream", methods=("gradcam", "attention"), max_images=0, batch_size=60)
     return config

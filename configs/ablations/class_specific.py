@@ -30,11 +30,31 @@ This one alone:
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
 """
 
-from castream_jax.experiment.config import Config, stream_config
-from castream_jax.reproduce.forms import ablation, add_streams
+from ml_collections import ConfigDict
+
+from castream_jax.experiment.config import Config, base_config, stream_config
+from common import METHODS, ablation_rehearsal, check_form
 
 
 def get_config(form: str = "") -> Config:
-    config = ablation("Ablation: class-specific CLS", form)
-    add_streams(config, class_specific=stream_config(class_specific=True))
+    check_form(form, "small", "cifar10")
+    name = "Ablation: class-specific CLS"
+    config = ablation_rehearsal(name, form) if form else resnet50_on_imagenet(name)
+    config.streams = ConfigDict(
+        {"ca": stream_config(class_specific=False), "class_specific": stream_config(class_specific=True)}
+    ).lock()
+    return config
+
+
+def resnet50_on_imagenet(name: str) -> Config:
+    config = base_config()
+    config.name = name
+    # The recipe of `configs/imagenet/resnet50.py`, where the source of each value is said.
+    config.data.update(source="imagenet", train_split="train", test_split="val", image_size=224, resize="squash")
+    config.data.update(random_resized_crop=True, flip=True, brightness=0.4, num_threads=16)
+    config.backbone.update(name="resnet50", weights="imagenet1k_v1", num_classes=1000, dtype="float32")
+    config.optimizer.update(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
+    config.optimizer.update(schedule="step", decay_every=30.0, decay_factor=10.0)
+    config.train.update(target="streams", loss="cross_entropy", epochs=90, batch_size=256)
+    config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
     return config

@@ -14,18 +14,21 @@ not seen.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from castream_jax.reproduce.forms import check_form, digits
+from common import check_form, digits
 
 
 def get_config(form: str = "") -> Config:
     check_form(form, "small")
     name = "MIT-67, ResNet-50"
-    config = digits(name) if form == "small" else base_config()
     if form == "small":
+        config = digits(name)
         config.data.seed = 1
     else:
+        config = base_config()
         config.name = name
-        config.data.update(source="indoor67", train_split="train", test_split="test", resize="squash", num_threads=16)
-        config.backbone.update(name="resnet50", weights="imagenet1k_v1")
+        # Images and network as in `configs/imagenet/resnet50.py`, whose stream looks at them.
+        config.data.update(source="indoor67", train_split="train", test_split="test", image_size=224, resize="squash")
+        config.data.num_threads = 16
+        config.backbone.update(name="resnet50", weights="imagenet1k_v1", num_classes=1000, dtype="float32")
     config.evaluation.methods = ("attention",)
     return config

@@ -1,12 +1,18 @@
 """Configs: defaults, overrides, files, and what is refused."""
 
 from pathlib import Path
+import re
+import shutil
+import sys
 
 from flax import nnx
 import pytest
 
 from castream_jax.experiment.build import open_backbone
 from castream_jax.experiment.config import base_config, open_config, override, stream_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 
 
 def test_defaults_are_the_papers_recipe():
@@ -66,3 +72,47 @@ def test_an_argument_reaches_get_config(tmp_path: Path):
     file.write_text("def get_config(size='large'):\n    return size\n")
     assert open_config(f"{file}:small") == "small"
     assert open_config(file) == "large"
+
+
+def test_a_config_finds_the_common_of_its_folder(tmp_path: Path, monkeypatch):
+    """From anywhere, whatever the folder is called; of two folders each has its own, and nothing stays behind."""
+    for number in (1, 2):
+        folder = tmp_path / f"configs, number {number}"
+        (folder / "below").mkdir(parents=True)
+        (folder / "common.py").write_text(f"def name(form):\n    return f'{{form}} {{NUMBER}}'\nNUMBER = {number}\n")
+        for file in (folder / "beside.py", folder / "below" / "one.py"):
+            file.write_text("from common import name\ndef get_config(form=''):\n    return name(form)\n")
+    monkeypatch.chdir(tmp_path / "configs, number 1" / "below")
+    path, modules = list(sys.path), set(sys.modules)
+    assert open_config("one.py:a") == "a 1"
+    assert open_config(f"{tmp_path / 'configs, number 2' / 'below' / 'one.py'}:b") == "b 2"
+    assert open_config("../beside.py:c") == "c 1"
+    assert (sys.path, set(sys.modules)) == (path, modules)
+    monkeypatch.setitem(sys.modules, "common", sys)  # of whoever called
+    assert open_config("one.py:d") == "d 1"
+    assert sys.modules["common"] is sys
+
+
+def test_a_config_without_its_common_is_told_where_to_put_it(tmp_path: Path):
+    file = Path(shutil.copy(CONFIGS / "imagenet" / "resnet50.py", tmp_path))
+    with pytest.raises(ValueError, match=r"resnet50\.py: .*'common'.*copy configs/common\.py beside it"):
+        open_config(file)
+    shutil.copy(CONFIGS / "common.py", tmp_path)
+    assert open_config(file).to_json() == open_config(CONFIGS / "imagenet" / "resnet50.py").to_json()
+
+
+# All but the poster's figure, which trains nothing, and the quickstart, which is in the package.
+RECIPES = {str(file.relative_to(ROOT)) for file in CONFIGS.glob("*/*.py")} - {
+    "configs/indoor67/resnet50.py",
+    "configs/digits/quickstart.py",
+} | {"castream_jax/experiment/quickstart.py"}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES))
+def test_every_config_shows_its_recipe(path: str):
+    """A reader finds what decides the numbers in the config itself."""
+    shown = set(re.findall(r"(\w+)=", (ROOT / path).read_text()))
+    data, optimizer = {"source", "image_size", "resize"}, {"learning_rate", "momentum", "weight_decay", "schedule"}
+    assert data | optimizer | {"target", "loss", "epochs", "batch_size"} <= shown
+    if "pretrain" not in path:
+        assert {"methods", "protocol", "max_images"} <= shown

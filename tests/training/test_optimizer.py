@@ -1,10 +1,14 @@
 """Rates over a training, against PyTorch's schedulers and closed forms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from castream_jax.experiment.config import base_config, pascal_recipe, stream_config
+from castream_jax.experiment.config import base_config, open_config, stream_config
 from castream_jax.training.optimizer import cosine, make_optimizer, warmed_up
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_cosine_is_pytorchs_stepped_by_epoch(torch):
@@ -42,8 +46,7 @@ def test_rates_are_scaled_to_the_batch_and_set_by_stream():
 
 
 def test_pascal_recipe_is_the_official_one():
-    config = base_config()
-    pascal_recipe(config)
+    config = open_config(ROOT / "configs" / "voc" / "resnet50.py")
     _, rates = make_optimizer(config, steps_per_epoch=10, steps=config.train.epochs * 10)
     assert (config.train.loss, config.train.epochs, config.optimizer.momentum) == ("binary_cross_entropy", 12, 0.9)
     np.testing.assert_allclose(rates["ca"](0), 1e-4, rtol=1e-6)

@@ -1,11 +1,13 @@
-"""The forms that an experiment of the paper comes in beside its own: small ones, on data that is at hand.
+"""What configs share: the methods of the tables, and the small forms that rehearse an experiment on data at hand.
 
 `configs/imagenet/resnet50.py:small` is the form `small` of a config. Small forms run in minutes on two CPU cores. They
 rehearse an experiment from end to end; their numbers are of other data and are never compared with the paper's.
+
+`open_config` gives a config this module as `common`, from whatever folder `castream` runs in.
 """
 
 from castream_jax.experiment import quickstart
-from castream_jax.experiment.config import Config, base_config, stream_config
+from castream_jax.experiment.config import Config, base_config
 
 # The attribution methods of the paper's tables, and the stream's own.
 METHODS = ("gradcam", "gradcam++", "scorecam", "attention")
@@ -20,54 +22,17 @@ def check_form(form: str, *known: str) -> None:
         )
 
 
-def add_streams(config: Config, **streams: Config) -> None:
-    """Puts more streams beside those of `config`: they share every trunk pass, in training and in evaluation."""
-    with config.streams.unlocked():
-        for name, stream in streams.items():
-            config.streams[name] = stream
-
-
-def paper(name: str, source: str, backbone: str, *, test_split: str = "test", num_classes: int = 1000) -> Config:
-    """The paper's recipe on one of its data sets, beside torchvision's weights where they have these classes.
-
-    That of `base_config` (SGD, 90 epochs of batch 256, the rate 0.1 divided by 10 every 30; random resized crops and
-    flips) and the official code's brightness jitter, within 1 ± 0.4. The official code squashes training images before
-    it crops them, to a size it does not give: here they are cropped as they are.
-    """
-    config = base_config()
-    config.name = name
-    config.data.update(source=source, train_split="train", test_split=test_split, resize="squash", brightness=0.4)
-    config.data.num_threads = 16
-    config.backbone.update(name=backbone, num_classes=num_classes)
-    if num_classes == 1000:
-        config.backbone.weights = "imagenet1k_v1"
-    config.evaluation.methods = METHODS
-    return config
-
-
-def imagenet(name: str, backbone: str = "resnet50") -> Config:
-    """`paper` on ImageNet."""
-    return paper(name, "imagenet", backbone, test_split="val")
-
-
-def ablation(name: str, form: str) -> Config:
-    """ResNet-50 on ImageNet, or `"small"` on digits, or `"cifar10"`."""
-    check_form(form, "small", "cifar10")
-    forms = {"": imagenet, "small": digits_ablation, "cifar10": cifar10}
-    return forms[form](name)
-
-
-def proj_ca(form: str) -> Config:
-    """The stream of PROJ -> CA blocks; beside the small ResNet-20 it diverges at the paper's rate of 0.1."""
-    return stream_config(block="proj_ca", learning_rate=0.01 if form == "cifar10" else 0.0)
-
-
 def digits(name: str) -> Config:
     """The quickstart's experiment under all methods of the tables: bundled digits, bundled ResNet-8; a minute."""
     config = quickstart.get_config()
     config.name = f"{name} (rehearsed on digits, ResNet-8)"
     config.evaluation.methods = METHODS
     return config
+
+
+def ablation_rehearsal(name: str, form: str) -> Config:
+    """The form of an ablation that is not the paper's: `"small"` on digits, or `"cifar10"`."""
+    return {"small": digits_ablation, "cifar10": cifar10}[form](name)
 
 
 def digits_ablation(name: str) -> Config:
