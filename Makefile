@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest -n 2
 test: lint types  ## lint, types, the everyday tests: minutes, nothing needed besides
 	$(PYTEST) --dist loadfile -m "not slow and not system"
 
-test-rest: lint types  ## what `make test` leaves out, and again what it skips where PyTorch or other data are absent
+test-rest: $(VENV)/.installed-dev  ## what `make test` leaves out, and again what it skips where PyTorch or other data are absent
 	$(PYTEST) --dist worksteal --durations 25 -m "slow or system or extra"
 
 test-all: test test-rest  ## every test: several processes, notebooks, benchmarks, and what PyTorch and Chromium allow

@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("system")
         if not {"shared", "torch"}.isdisjoint(fixtures):
             item.add_marker("extra")
+    # The longest first, so that several workers end together.
+    items.sort(key=lambda item: list(TIERS)[::-1].index(tier(item.keywords)))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -36,6 +36,7 @@ def batches(count: int):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
 def test_fine_tuning_is_pytorchs(torchvision, batch_norm: str):
     # One step, 2e-4 of the largest change: float32, sums of 8 × 64 × 64 terms in another order.
