@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from flax import nnx
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class ImageSpec:
 
 
 class Model(nnx.Module):
-    """`classify(head(backbone.stages(pixels)))` for every head.
+    """`classify(head(backbone.stages(pixels)))` for every head, the backbone in inference mode.
 
     Attributes:
         backbone: frozen trunk and classifier.
@@ -51,9 +51,15 @@ class Model(nnx.Module):
                 raise ValueError(
                     f"Head {name!r} has {queries} queries: a stream has 1, or one per class ({backbone.num_classes})."
                 )
+        backbone.eval()
         self.backbone = backbone
         self.heads = nnx.Dict(heads)
         self.images = images
+
+    def train(self, **attributes: Any) -> None:
+        """Training mode of the heads alone: the trunk is frozen, and BatchNorm statistics of a batch have no place."""
+        super().train(**attributes)
+        self.backbone.eval()
 
     def __call__(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
         """Logits of each head."""

@@ -84,6 +84,8 @@ class Protocol:
         """Raises a ValueError for a choice that does not exist: a misspelt one must not pass for another."""
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), get_args(field.type)
+            if field.type in _NUMBERS and (isinstance(value, bool) or not isinstance(value, _NUMBERS[field.type])):
+                raise ValueError(f"A protocol's {field.name} must be {_described(field.type)}, got {value!r}.")
             if get_origin(field.type) is Literal and value not in choices:
                 known = " or ".join(map(repr, choices))
                 raise ValueError(f"A protocol's {field.name} must be {known}, got {value!r}.")
@@ -116,6 +118,14 @@ def differences(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
     """`{field: (value in a, value in b)}` of the fields that differ, the name aside."""
     fields = [field.name for field in dataclasses.fields(Protocol) if field.name != "name"]
     return {name: (getattr(a, name), getattr(b, name)) for name in fields if getattr(a, name) != getattr(b, name)}
+
+
+# Types that a number of each declared type may have.
+_NUMBERS: dict[Any, Any] = {int: int, float: int | float, int | None: int | None}
+
+
+def _described(number: Any) -> str:
+    return {int: "a whole number", float: "a number"}.get(number, "a whole number or None")
 
 
 # What each source leaves open (RISE knows no AD, nobody but CA-Stream fixes the seed) is as in "castream".

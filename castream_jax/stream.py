@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from castream_jax.layers import PRECISION, linear, product, times_transposed
-from castream_jax.weights.names import check_names
+from castream_jax.weights.names import check_names, check_values
 
 # S0 … SL, each of its own size.
 Stages = Sequence[Float[Array, "b _hl _wl _dl"]]
@@ -236,7 +236,8 @@ def load_torch_stream(stream: CrossAttentionStream, state_dict: Mapping[str, np.
     they are `.to_k` and `.to_v`.
 
     Raises:
-        ValueError: if any name is missing, extra or of another shape; all of them are listed and nothing is changed.
+        ValueError: if any name is missing, extra or of another shape, or any value is not finite; the names are listed
+            and nothing is changed.
     """
     convnext = any(name.startswith("cls_stream.") for name in state_dict)
     variables = _official_variables(stream, "convnext" if convnext else "resnet")
@@ -248,6 +249,7 @@ def load_torch_stream(stream: CrossAttentionStream, state_dict: Mapping[str, np.
         },
         given={name: np.shape(value) for name, value in state_dict.items()},
     )
+    check_values("a stream", {name: np.asarray(value) for name, value in state_dict.items()})
     for name, variable in variables.items():
         value = np.asarray(state_dict[name], np.float32)
         variable.set_value(jnp.asarray(value[0] if name == "cls_token" else value.T))

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from jax.core import Tracer
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32
 
+from castream_jax.attribution.arguments import check_finite, check_labels, check_methods, check_pixels, needs_chunk
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.methods import METHODS, parse_method
+from castream_jax.attribution.methods import parse_method
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.model import Model
@@ -44,15 +44,18 @@ def attribute(
         protocol has another.
 
     Raises:
-        ValueError: for an unknown method or protocol, labels of another shape or outside the model's classes, or a
-            method or target stage that the model does not have.
+        ValueError: for an unknown method or protocol; pixels or labels of another type, shape or range; a method or
+            target stage that the model does not have; or maps that are not finite.
     """
+    pixels = check_pixels(pixels)
     labels = check_labels(model, pixels, labels)
     protocol = get_protocol(protocol)
     names = check_methods(model, methods, protocol)
     if chunk is None:
         chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
-    return attribute_batch(model, jnp.asarray(pixels), labels, methods=names, protocol=protocol, chunk=chunk)
+    maps = attribute_batch(model, pixels, labels, methods=names, protocol=protocol, chunk=chunk)
+    check_finite(maps.values())
+    return maps
 
 
 @OverImages
@@ -89,39 +92,3 @@ def to_map(scores: Float[Array, "b h w"], inputs: Inputs) -> Float[Array, "b h2 
         scores = upsample(scores, *inputs.pixels.shape[1:3])
     # XLA may compute the scores once for their minimum and once more, with other rounding, for what it is taken from.
     return jnp.clip(min_max(scores), 0, 1)
-
-
-def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
-    """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
-    if not methods:
-        raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
-    last = len(model.backbone.stage_dims) - 1
-    if protocol.target_stage is not None and not 0 <= protocol.target_stage <= last:
-        raise ValueError(
-            f"Protocol {protocol.name!r} has target_stage={protocol.target_stage}: "
-            f"the stages of {model.backbone.name} are 0 … {last}."
-        )
-    for text in methods:
-        method, numbers, _ = parse_method(text)
-        if method.check is not None:
-            method.check(model, protocol, *numbers)
-    return tuple(methods)
-
-
-def needs_chunk(methods: Sequence[str]) -> bool:
-    """Whether any of `methods` reads `Inputs.chunk`."""
-    return any(parse_method(text).method.chunked for text in methods)
-
-
-def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -> Int32[Array, " b"]:
-    """`labels` as int32 `[B]`, or a ValueError that names what is wrong."""
-    if jnp.shape(labels) != pixels.shape[:1]:
-        raise ValueError(
-            f"labels must be [B] = [{pixels.shape[0]}], one class per image, got {list(jnp.shape(labels))}."
-        )
-    labels = jnp.asarray(labels, jnp.int32)
-    if not isinstance(labels, Tracer) and labels.size:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= model.backbone.num_classes:
-            raise ValueError(f"labels must lie in 0 … {model.backbone.num_classes - 1}, got {low} … {high}.")
-    return labels

@@ -62,7 +62,9 @@ def _bytes_of_a_pass(
     """What the compiler allocates for a pass over masked images, besides parameters, images and logits."""
 
     def masked_pass(state: Any, pixels: Array, masks: Array) -> dict[str, Array]:
-        return nnx.merge(graphdef, state)(pixels * masks)
+        model = nnx.merge(graphdef, state)
+        model.eval()
+        return model(pixels * masks)
 
     state = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
     pixels = jax.ShapeDtypeStruct(pixels_shape, jnp.float32)

@@ -18,7 +18,14 @@ from castream_jax.layers import BatchNorm
 from castream_jax.weights.download import fetch_weights
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
 from castream_jax.weights.files import TRUNK_FILE, read_weights
-from castream_jax.weights.names import check_names, from_torch_layout, to_torch_layout, torch_shape, torch_variables
+from castream_jax.weights.names import (
+    check_names,
+    check_values,
+    from_torch_layout,
+    to_torch_layout,
+    torch_shape,
+    torch_variables,
+)
 from castream_jax.weights.safetensors_file import write_safetensors
 
 StateDict = Mapping[str, np.ndarray]
@@ -28,7 +35,8 @@ def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
     """Copies a torchvision `state_dict` (`{name: array}`, torch layouts) into `backbone`, in place.
 
     Raises:
-        ValueError: if any name is missing, extra or of another shape; all of them are listed and nothing is changed.
+        ValueError: if any name is missing, extra or of another shape, or any value is not finite; the names are listed
+            and nothing is changed.
     """
     variables = dict(torch_variables(backbone))
     given = {name: value for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
@@ -38,6 +46,7 @@ def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
         expected={name: torch_shape(variable.shape) for name, variable in variables.items()},
         given={name: np.shape(value) for name, value in given.items()},
     )
+    check_values(f"a {backbone.num_classes}-class {backbone.name}", arrays)
     for name, variable in variables.items():
         variable.set_value(jnp.asarray(from_torch_layout(arrays[name]), jnp.float32))
 

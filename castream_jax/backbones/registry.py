@@ -81,10 +81,14 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
             the official code reads.
 
     Raises:
-        ValueError: for an unknown name, with the nearest known ones, or impossible taps.
+        ValueError: for an unknown name, with the nearest known ones, impossible taps, or fewer classes than one.
     """
     architecture = get_architecture(name)
     options = {} if taps is None or taps == "official" else {"taps": taps}
     if num_classes is None:
         num_classes = architecture.num_classes
-    return architecture.builder(num_classes=num_classes, rngs=rngs, **options)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be positive, got {num_classes}.")
+    backbone = architecture.builder(num_classes=num_classes, rngs=rngs, **options)
+    backbone.eval()
+    return backbone

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 import numpy as np
 import pyarrow.parquet as pq
 
-from castream_jax.attribution.attribute import check_methods
+from castream_jax.attribution.arguments import check_methods
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.data import describe_unreadable, evaluation_batches, open_source
 from castream_jax.data.loader import Batch

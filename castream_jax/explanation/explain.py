@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, UInt8
 import numpy as np
 
 from castream_jax.attribution import Inputs, saliency_maps
-from castream_jax.attribution.attribute import check_methods, needs_chunk
+from castream_jax.attribution.arguments import check_methods, needs_chunk
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.data.decode import UnreadableImageError

@@ -1,6 +1,7 @@
 """Average drop, average gain, average increase: what masking an image by its map does to its class probability.
 
 `p` is the probability of the class on the image, `o` on image x map; all functions are per image, as fractions.
+NaN propagates.
 """
 
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ def average_gain(p: Float[Array, " b"], o: Float[Array, " b"]) -> Float[Array, "
 
 def average_increase(p: Float[Array, " b"], o: Float[Array, " b"]) -> Float[Array, " b"]:
     """`AI = [o > p]` (Chattopadhay et al., 2018). Higher is better."""
-    return (o > p).astype(p.dtype)
+    return jnp.where(jnp.isnan(o - p), jnp.nan, (o > p).astype(p.dtype))
 
 
 def _ratio(numerator: Float[Array, " b"], denominator: Float[Array, " b"]) -> Float[Array, " b"]:
-    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 0)
+    return jnp.where(denominator <= 0, 0, numerator / jnp.where(denominator <= 0, 1, denominator))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from castream_jax.attribution import upsample
-from castream_jax.attribution.attribute import check_labels
+from castream_jax.attribution.arguments import check_finite, check_labels, check_pixels, check_probability, check_range
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.kernels.chunks import map_chunks
@@ -64,9 +64,16 @@ def score(
         or P- `"positive_curve"` or `"negative_curve"` `[B, 9]`, 1 where the class is the predicted one.
 
     Raises:
-        ValueError: for a map of an unknown head or of another batch size, labels that do not fit, or an unknown metric.
+        ValueError: for a map of an unknown head, another batch size or range, pixels or labels that do not fit, an
+            unknown metric, a softmax over one class, or a model whose output is not finite.
     """
-    for (head, method), saliency in maps.items():
+    pixels = check_pixels(pixels)
+    protocol = get_protocol(protocol)
+    check_probability(model, protocol)
+    for key, saliency in maps.items():
+        if not (isinstance(key, tuple) and len(key) == 2):
+            raise ValueError(f"maps are named by (head, method), as `attribute` names them, got {key!r}.")
+        head, method = key
         if head not in model.heads:
             raise ValueError(
                 f"There is no head {head!r} (map {(head, method)}): the model has {', '.join(model.heads)}."
@@ -75,15 +82,18 @@ def score(
             raise ValueError(
                 f"Map {(head, method)} must be [B, h, w] with B = {pixels.shape[0]}, got {list(saliency.shape)}."
             )
-    return score_batch(
+        check_range(f"Map {(head, method)}", saliency, "scale each map to [0, 1], as `attribute` does")
+    scores = score_batch(
         model,
-        jnp.asarray(pixels),
+        pixels,
         check_labels(model, pixels, labels),
         dict(maps),
-        protocol=get_protocol(protocol),
+        protocol=protocol,
         metrics=check_metrics(metrics),
         chunk=chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk,
     )
+    check_finite(values for measured in scores.values() for values in measured.values())
+    return scores
 
 
 @OverImages

@@ -74,9 +74,9 @@ class OverImages(Generic[_Options, _Result]):
     ever asks for those of another one: XLA's own partitioning would gather them all on every device.
 
     Args:
-        function: of an NNX module that every device holds; of arrays, or trees of arrays, `[B, …]`, the first of which
-            says how images are split over devices; and, by keyword, of hashable choices, for each of which a program
-            is compiled. Its results are `[B, …]`.
+        function: of an NNX module that every device holds, in inference mode whatever its own mode is; of arrays, or
+            trees of arrays, `[B, …]`, the first of which says how images are split over devices; and, by keyword, of
+            hashable choices, for each of which a program is compiled. Its results are `[B, …]`.
     """
 
     def __init__(self, function: Callable[_Options, _Result]):
@@ -84,7 +84,9 @@ class OverImages(Generic[_Options, _Result]):
 
         def program(state: Any, *arrays: Any, graphdef: Any, images: NamedSharding | None, choices: Any) -> Any:
             def run(state: Any, *arrays: Any) -> Any:
-                return function(nnx.merge(graphdef, state), *arrays, **dict(choices))  # pyright: ignore[reportCallIssue]
+                module = nnx.merge(graphdef, state)
+                module.eval()
+                return function(module, *arrays, **dict(choices))  # pyright: ignore[reportCallIssue]
 
             if images is None:
                 return run(state, *arrays)

@@ -35,6 +35,14 @@ def check_names(what: str, *, expected: Mapping[str, tuple[int, ...]], given: Ma
         raise ValueError(f"These weights are not those of {what}. {listing}.")
 
 
+def check_values(what: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises a ValueError that names the tensors with NaN or infinity, the first three and how many there are."""
+    names = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise ValueError(f"These weights of {what} are not finite: {', '.join(names[:3])}{more}. Get the file again.")
+
+
 def torch_variables(module: nnx.Module) -> Iterator[tuple[str, nnx.Variable]]:
     """(torchvision name, variable) of every parameter and statistic: attribute paths are torchvision's names."""
     for path, node in nnx.iter_graph(module):

@@ -1,0 +1,116 @@
+"""What `attribute` and `score` are given and give, checked once: type, shape, range and finiteness.
+
+Values are looked at where they are concrete; inside a trace nothing is checked, and nothing costs.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+from jax.core import Tracer
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Int32
+import numpy as np
+
+from castream_jax.attribution.methods import METHODS, parse_method
+from castream_jax.backbones.backbone import AnyArray
+from castream_jax.model import Model
+from castream_jax.protocol import Protocol
+
+_ROUNDING = 1e-3  # resizing and 16-bit formats leave [0, 1] by less
+
+
+def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
+    """`pixels` as an array, or a ValueError that says what is wrong with them."""
+    if not isinstance(pixels, np.ndarray | jax.Array):
+        raise ValueError(
+            f"pixels must be an array [B, H, W, 3], got {type(pixels).__name__}: use numpy.stack on the images."
+        )
+    shape = list(pixels.shape)
+    if pixels.ndim == 3 and shape[-1] == 3:
+        raise ValueError(f"pixels must be [B, H, W, 3], got one image, {shape}: give pixels[None].")
+    if pixels.ndim != 4 or shape[-1] != 3:
+        raise ValueError(f"pixels must be [B, H, W, 3], RGB, got {shape}.")
+    if 0 in shape:
+        raise ValueError(f"pixels must hold at least one image of at least one pixel, got {shape}.")
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}: divide 8-bit values by 255.")
+    check_range("pixels", pixels, "the model normalises them itself, and 8-bit values are divided by 255")
+    return jnp.asarray(pixels)
+
+
+def check_range(what: str, values: AnyArray, hint: str) -> None:
+    """Raises a ValueError if concrete `values` are not finite or not in [0, 1]."""
+    if _is_concrete(values):
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError(f"{what} must be finite, got NaN or infinity: look at how they were made.")
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ValueError(f"{what} must lie in [0, 1], got {low:.4g} … {high:.4g}: {hint}.")
+
+
+def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -> Int32[Array, " b"]:
+    """`labels` as int32 `[B]`, or a ValueError that says what is wrong with them."""
+    if not isinstance(labels, Tracer | jax.Array):
+        labels = np.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be class numbers, of an integer type, got {labels.dtype}.")
+    if jnp.shape(labels) != pixels.shape[:1]:
+        raise ValueError(
+            f"labels must be [B] = [{pixels.shape[0]}], one class per image, got {list(jnp.shape(labels))}."
+        )
+    if _is_concrete(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= model.backbone.num_classes:
+            raise ValueError(f"labels must lie in 0 … {model.backbone.num_classes - 1}, got {low} … {high}.")
+    return jnp.asarray(labels, jnp.int32)
+
+
+def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+    """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods must be a sequence of names, such as ({methods!r},), got the text {methods!r}.")
+    if not methods:
+        raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
+    last = len(model.backbone.stage_dims) - 1
+    if protocol.target_stage is not None and not 0 <= protocol.target_stage <= last:
+        raise ValueError(
+            f"Protocol {protocol.name!r} has target_stage={protocol.target_stage}: "
+            f"the stages of {model.backbone.name} are 0 … {last}."
+        )
+    for text in methods:
+        method, numbers, _ = parse_method(text)
+        if method.check is not None:
+            method.check(model, protocol, *numbers)
+    return tuple(methods)
+
+
+def check_probability(model: Model, protocol: Protocol) -> None:
+    """Raises a ValueError where a class probability would say nothing."""
+    if model.backbone.num_classes == 1 and protocol.probability == "softmax":
+        raise ValueError(
+            f"The model has one class, whose softmax is always 1, so that protocol {protocol.name!r} measures nothing: "
+            'use a protocol with probability="sigmoid".'
+        )
+
+
+def check_finite(outputs: Iterable[AnyArray]) -> None:
+    """Raises a ValueError if what a model gave, `[B, …]`, is concrete and not finite."""
+    for values in outputs:
+        if _is_concrete(values):
+            finite = np.isfinite(values).reshape(len(values), -1).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"The model's output is not finite on image {int(finite.argmin())} of {len(finite)}: look at its "
+                    "weights, and at the type it computes in."
+                )
+
+
+def needs_chunk(methods: Sequence[str]) -> bool:
+    """Whether any of `methods` reads `Inputs.chunk`."""
+    return any(parse_method(text).method.chunked for text in methods)
+
+
+def _is_concrete(values: Any) -> bool:
+    """Whether this process has the values themselves, all of them."""
+    return not isinstance(values, Tracer) and getattr(values, "is_fully_addressable", True)

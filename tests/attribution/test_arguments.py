@@ -1,0 +1,122 @@
+"""What `attribute` and `score` refuse, and that a number which is not finite never passes for a result."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import castream_jax as castream
+from castream_jax.attribution import min_max
+from castream_jax.metrics import masking
+
+pytestmark = pytest.mark.usefixtures("unchecked_calls")
+
+PIXELS = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+LABELS = np.array([3, 7], np.int32)
+MAPS = {("gap", "gradcam"): np.full((2, 4, 4), 0.5, np.float32)}
+
+
+def broken(values: np.ndarray, value: float) -> np.ndarray:
+    values = values.copy()
+    values[1, 2, 3] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sentence"),
+    [
+        (255 * PIXELS, r"pixels must lie in \[0, 1\], got 0\.\d+ … 25\d.*: the model normalises them itself"),
+        ((PIXELS - 0.45) / 0.22, r"pixels must lie in \[0, 1\], got -2\.\d+ … 2\.\d+"),
+        (jnp.asarray(255 * PIXELS), r"pixels must lie in \[0, 1\]"),
+        ((255 * PIXELS).astype(np.uint8), "floating point in .*, got uint8: divide 8-bit values by 255"),
+        (broken(PIXELS, np.nan), "pixels must be finite, got NaN or infinity"),
+        (broken(PIXELS, np.inf), "pixels must be finite, got NaN or infinity"),
+        (PIXELS[0], r"got one image, \[16, 16, 3\]: give pixels\[None\]"),
+        (PIXELS.transpose(0, 3, 1, 2), r"must be \[B, H, W, 3\], RGB, got \[2, 3, 16, 16\]"),
+        (PIXELS[..., :1], r"must be \[B, H, W, 3\], RGB, got \[2, 16, 16, 1\]"),
+        (PIXELS[:0], r"at least one image of at least one pixel, got \[0, 16, 16, 3\]"),
+        (PIXELS.tolist(), "must be an array .*, got list: use numpy.stack"),
+    ],
+)
+def test_pixels_that_are_none(small_model, pixels, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        castream.attribute(small_model, pixels, LABELS)
+    with pytest.raises(ValueError, match=sentence):
+        castream.score(small_model, pixels, LABELS, MAPS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (np.array([3.7, 1.0]), "class numbers, of an integer type, got float64"),
+        (np.array([True, False]), "class numbers, of an integer type, got bool"),
+        ([3, 10], "labels must lie in 0 … 9, got 3 … 10"),
+        (3, r"one class per image, got \[\]"),
+        (LABELS[:1], r"labels must be \[B\] = \[2\], one class per image, got \[1\]"),
+    ],
+)
+def test_labels_that_are_none(small_model, labels, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        castream.attribute(small_model, PIXELS, labels)
+    with pytest.raises(ValueError, match=sentence):
+        castream.score(small_model, PIXELS, labels, MAPS)
+
+
+@pytest.mark.parametrize(
+    ("maps", "sentence"),
+    [
+        ({"gap": MAPS["gap", "gradcam"]}, r"named by \(head, method\), .* got 'gap'"),
+        ({("gap", "gradcam"): 200 * MAPS["gap", "gradcam"]}, r"Map \('gap', 'gradcam'\) must lie in \[0, 1\], got 100"),
+        ({("gap", "gradcam"): broken(MAPS["gap", "gradcam"], np.nan)}, "must be finite"),
+    ],
+)
+def test_maps_that_are_none(small_model, maps, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        castream.score(small_model, PIXELS, LABELS, maps)
+
+
+def test_a_text_is_no_sequence_of_methods(small_model):
+    with pytest.raises(ValueError, match=r"a sequence of names, such as \('gradcam',\), got the text 'gradcam'"):
+        castream.attribute(small_model, PIXELS, LABELS, methods="gradcam")
+
+
+def test_inside_a_trace_nothing_is_checked(small_model):
+    graphdef, state = nnx.split(small_model)
+
+    @jax.jit
+    def maps(state: nnx.State, pixels: jax.Array) -> jax.Array:
+        return castream.attribute(nnx.merge(graphdef, state), pixels, LABELS)["ca", "gradcam"]
+
+    assert np.isnan(maps(state, broken(PIXELS, np.nan))[1]).all()
+    np.testing.assert_allclose(
+        maps(state, PIXELS), castream.attribute(small_model, PIXELS, LABELS)["ca", "gradcam"], rtol=0, atol=1e-5
+    )
+
+
+def test_weights_that_are_not_finite_are_no_best_score(small_model):
+    graphdef, state = nnx.split(small_model)
+    model = nnx.merge(graphdef, jax.tree.map(jnp.copy, state))
+    kernel = model.backbone.conv1.kernel
+    kernel.set_value(kernel[...].at[0, 0, 0, 0].set(jnp.nan))
+    with pytest.raises(ValueError, match="The model's output is not finite on image 0 of 2: look at its weights"):
+        castream.attribute(model, PIXELS, LABELS)
+    with pytest.raises(ValueError, match="The model's output is not finite on image 0 of 2: look at its weights"):
+        castream.score(model, PIXELS, LABELS, MAPS)
+
+
+def test_nan_propagates():
+    nan = jnp.asarray([jnp.nan, 0.5])
+    for metric in (masking.average_drop, masking.average_gain, masking.average_increase):
+        for p, o in ((nan, nan[::-1]), (nan[::-1], nan)):
+            assert np.isnan(metric(p, o)).all()
+    assert np.isnan(min_max(jnp.asarray(broken(MAPS["gap", "gradcam"], np.nan)))).any((1, 2)).tolist() == [False, True]
+
+
+def test_a_softmax_over_one_class_measures_nothing():
+    backbone = castream.create_backbone("cifar_resnet8", num_classes=1, rngs=nnx.Rngs(0))
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
+    with pytest.raises(ValueError, match=r'one class, whose softmax is always 1, .* probability="sigmoid"'):
+        castream.score(model, PIXELS, np.zeros(2, np.int32), MAPS)
+    with pytest.raises(ValueError, match="num_classes must be positive, got 0"):
+        castream.create_backbone("cifar_resnet8", num_classes=0, rngs=nnx.Rngs(0))
