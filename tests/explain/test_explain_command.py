@@ -17,8 +17,8 @@ from sklearn.datasets import load_sample_image
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.cli import main
-from castream_jax.commands.explain import list_images
 from castream_jax.data import UnreadableImageError
+from castream_jax.data.image_paths import list_images
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.experiment.workdir import claim_workdir
 from castream_jax.explanation.named_model import open_named_model
