@@ -10,7 +10,7 @@ import safetensors.numpy
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint
-from castream_jax.cli import main
+from castream_jax.cli import COMMANDS, main
 from castream_jax.experiment.config import open_config
 from castream_jax.version import __version__
 from castream_jax.weights.files import read_weights
@@ -154,11 +154,19 @@ def test_convert_leaves_an_exported_model_alone(small_model, tmp_path, resnet8_w
     castream.load_pretrained(tmp_path / "export")
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["report"], ["quickstart"], ["convert"]])
+NAMES = [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in NAMES)])
 def test_every_command_explains_itself(command: list[str], capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])
-    assert "usage: castream" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(" ".join(["usage: castream", *command]))
+
+
+def test_every_module_of_commands_is_a_command():
+    modules = {path.stem for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
+    assert modules - {"__init__", "start", "completion"} == set(NAMES)
 
 
 def test_version(capsys):

@@ -17,7 +17,7 @@ from castream_jax.backbones.registry import create_backbone
 from castream_jax.layers import BatchNorm
 from castream_jax.weights.download import fetch_weights
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
-from castream_jax.weights.files import TRUNK_FILE, read_weights
+from castream_jax.weights.files import TRUNK_FILE, read_weights, write_safetensors
 from castream_jax.weights.names import (
     check_names,
     check_values,
@@ -26,7 +26,6 @@ from castream_jax.weights.names import (
     torch_shape,
     torch_variables,
 )
-from castream_jax.weights.safetensors_file import write_safetensors
 
 StateDict = Mapping[str, np.ndarray]
 

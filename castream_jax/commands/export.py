@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from castream_jax.commands.start import start
+
 _FORMATS = ("pretrained", "safetensors", "stablehlo", "official")
 
 _EPILOG = """formats:
@@ -27,23 +29,21 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.set_defaults(run=_export)
+    command.set_defaults(run=run)
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", metavar="W", help="folder of a trained experiment")
     source.add_argument("directory", nargs="?", metavar="DIR", help="an earlier export, or hf://user/repository")
     command.add_argument("--to", required=True, choices=_FORMATS, help="see below")
     command.add_argument("--out", required=True, metavar="DIR", help="new folder, or an earlier export to replace")
-    command.add_argument("--checkpoint", choices=("last", "best"), help="of the workdir; by default the last")
+    command.add_argument(
+        "--checkpoint", choices=("last", "best"), help="checkpoint of the workdir; by default the last"
+    )
     command.add_argument(
         "--trunk",
         choices=("include", "reference"),
         help="pretrained only: include the trunk, or refer to published weights by their name; by default include, or "
         "what DIR did",
     )
-
-
-def _export(arguments: argparse.Namespace, overrides: list[str]) -> None:  # as the command line calls it
-    run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -58,9 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--checkpoint is one of a --workdir: an earlier export holds one model.")
     if arguments.trunk == "reference" and arguments.to != "pretrained":
         raise ValueError(f"--trunk reference goes with --to pretrained: {arguments.to} holds all it needs.")
-    from absl import logging
-
-    logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+    start(alone=True)
     from castream_jax.exporting.formats import FORMATS
     from castream_jax.runtime.progress import Progress
 

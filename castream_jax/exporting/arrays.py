@@ -16,8 +16,8 @@ from castream_jax.backbones import create_backbone
 from castream_jax.exporting.description import STREAM_FIELDS, Description
 from castream_jax.model import Head, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
+from castream_jax.weights.files import write_safetensors
 from castream_jax.weights.names import check_names
-from castream_jax.weights.safetensors_file import write_safetensors
 
 ARRAYS_FILE = "model.safetensors"
 

@@ -15,8 +15,7 @@ from castream_jax.exporting.folder import writing_folder
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
 from castream_jax.model import Model
 from castream_jax.stream import CrossAttentionStream, torch_stream_state_dict
-from castream_jax.weights.files import TRUNK_FILE
-from castream_jax.weights.safetensors_file import write_safetensors
+from castream_jax.weights.files import TRUNK_FILE, write_safetensors
 
 STREAMS_FOLDER = "streams"
 

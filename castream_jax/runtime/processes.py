@@ -1,4 +1,4 @@
-"""Start-up of several processes that train as one: who they are, and where they meet."""
+"""Several processes that work as one: who they are, where they meet, and what happens when one dies."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -14,16 +14,16 @@ HEARTBEAT_TIMEOUT = 60
 
 PORT = 12355
 
-# What the messages of collectives and of the coordination service have in common.
-_OF_PEERS = ("Gloo ", "NCCL", "coordination service", "heartbeat", "Barrier ")
+# Parts of the messages with which collectives and the coordination service fail.
+_PEER_FAILURES = ("Gloo ", "NCCL", "coordination service", "heartbeat", "Barrier ")
 
-# Exit status of a process that was left by another one.
+# Exit status of a process that ends because another one died.
 PEER_LOST = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one run, as `jax.distributed.initialize` wants to know them.
+    """The processes of one run: the arguments of `jax.distributed.initialize`.
 
     Attributes:
         coordinator: host:port at which process 0 can be reached.
@@ -95,11 +95,11 @@ def exit_when_peer_dies() -> Iterator[None]:
 def comes_from_a_peer(error: BaseException) -> bool:
     """Whether a failed collective or barrier is the error, or what it was raised from.
 
-    JAX raises its own error for them, but compiled functions called again raise a ValueError, and whoever calls them
-    may make that an OSError of a checkpoint that was not written.
+    JAX raises its own error for them, but a compiled function that is called again raises a ValueError, and its caller
+    may turn that into an OSError about a checkpoint that was not written.
     """
     text = str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) or any(part in text for part in _OF_PEERS):
+    if isinstance(error, jax.errors.JaxRuntimeError) or any(part in text for part in _PEER_FAILURES):
         return True
     return error.__cause__ is not None and comes_from_a_peer(error.__cause__)
 

@@ -1,25 +1,19 @@
-"""Published weights: downloaded once, checked, converted to safetensors and kept in a folder.
-
-The folder is that of the environment variable CASTREAM_CACHE, by default the user's cache folder.
-"""
+"""Published weights: downloaded once, checked, converted to safetensors and kept in the cache folder."""
 
 from collections.abc import Iterator
 import contextlib
-import difflib
 import hashlib
 import os
 from pathlib import Path
 import time
-from typing import Any
 
-import numpy as np
-import pooch
+import filelock
 import requests
 
+from castream_jax.runtime.cache_folder import cache_folder
 from castream_jax.runtime.progress import Progress
-from castream_jax.weights.entries import PUBLISHED_WEIGHTS, WEIGHTS_URL
-from castream_jax.weights.safetensors_file import write_safetensors
-from castream_jax.weights.torch_file import read_torch_file
+from castream_jax.weights.entries import WEIGHTS_URL, published_file, published_sha256
+from castream_jax.weights.files import read_weights, write_safetensors
 
 _TIMEOUT = 30.0  # seconds without an answer or another byte
 _CHUNK = 1 << 14  # bytes; of a transfer that breaks off, the last incomplete chunk is lost
@@ -30,7 +24,7 @@ def fetch_weights(name: str, entry: str) -> Path:
     """The published weights `entry` of architecture `name`, as a safetensors file under torchvision's tensor names.
 
     The first call downloads the published file, continuing where an interrupted one stopped, compares its SHA-256 with
-    the digits in its name and converts it, running none of its code; a published file that was put into the folder by
+    the published one and converts it, running none of its code; a published file that was put into the folder by
     hand is used in place of a download. Later calls find the converted file and need no network; the published one
     may then be deleted.
 
@@ -42,63 +36,46 @@ def fetch_weights(name: str, entry: str) -> Path:
         entry: torchvision's name of the weights, in any case, for example `"imagenet1k_v1"`.
 
     Raises:
-        ValueError: if there is no such entry, if the file's SHA-256 is not that of its name (the file is then
-            deleted), or if it holds no weights.
+        ValueError: if there is no such entry, if the file's SHA-256 is another than the published one (the file is
+            then deleted), or if it holds no weights.
         ConnectionError: if the file cannot be downloaded; the message names it, its URL and the folder.
     """
-    file_name = _published_file(name, entry)
-    registry: dict[str, Any] = {file_name: None}  # pooch compares whole hashes only: `_check_hash` does it here
-    store = pooch.create(
-        path=pooch.os_cache("castream_jax"),
-        env="CASTREAM_CACHE",
-        base_url=os.environ.get("CASTREAM_WEIGHTS_URL") or WEIGHTS_URL,
-        registry=registry,
-    )
-    published = store.abspath / file_name
+    published = cache_folder() / published_file(name, entry)
     converted = published.with_suffix(".safetensors")
     if converted.is_file():
         return converted
     published.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one_process(published.with_suffix(".lock"), file_name):
+    with _only_one_process(published.with_suffix(".lock"), published.name):
         if not converted.is_file():
             if published.is_file():
-                _check_hash(published, file_name)
-            store.fetch(file_name, downloader=_download)  # pyright: ignore[reportArgumentType]
-            write_safetensors(_tensors(published), converted)
+                _check_hash(published, published.name)
+            else:
+                _download(published)
+            write_safetensors(read_weights(published), converted)
             _part(published).unlink(missing_ok=True)
     return converted
 
 
-def _published_file(name: str, entry: str) -> str:
-    entries = PUBLISHED_WEIGHTS.get(name, {})
-    if entry.lower() in entries:
-        return entries[entry.lower()]
-    if not entries:
-        raise ValueError(f"No weights of {name} are published, so there are no {entry!r}: give a file that exists.")
-    near = difflib.get_close_matches(entry.lower(), entries, n=1)
-    hint = f"did you mean {near[0]}? There are" if near else "there are"
-    raise ValueError(f"No weights {entry!r} of {name} are published: {hint} {' and '.join(entries)}, or give a file.")
-
-
 @contextlib.contextmanager
-def _only_one_process(lock: Path, file_name: str) -> Iterator[None]:
-    import fcntl  # POSIX only: elsewhere the package still imports
-
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            Progress(file_name, total=1, unit="file").say("another process is fetching it: waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _only_one_process(path: Path, file_name: str) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        Progress(file_name, total=1, unit="file").say("another process is fetching it: waiting")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def _download(url: str, output_file: Any, store: Any) -> None:
-    """Called by pooch; unlike its own downloader, continues a transfer that broke off, and checks the name's digits."""
-    published = store.abspath / url.rsplit("/", 1)[-1]
+def _download(published: Path) -> None:
+    """Puts the file into its folder when all of it is there; a transfer that broke off is continued."""
+    url = f"{(os.environ.get('CASTREAM_WEIGHTS_URL') or WEIGHTS_URL).rstrip('/')}/{published.name}"
     _transfer(url, _part(published))
     _check_hash(_part(published), url)
-    os.replace(_part(published), output_file)
+    os.replace(_part(published), published)
 
 
 def _part(published: Path) -> Path:
@@ -145,20 +122,13 @@ def _no_download(url: str, part: Path, reason: str) -> ConnectionError:
 
 
 def _check_hash(path: Path, source: str) -> None:
-    """Deletes `path` and raises a ValueError if its SHA-256 does not begin with the digits in its name."""
-    expected = path.name.removesuffix(".part").removesuffix(".pth").rsplit("-", 1)[-1]
+    """Deletes `path` and raises a ValueError if its SHA-256 is not the published one, as far as that is known."""
+    expected = published_sha256(path.name.removesuffix(".part"))
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not actual.startswith(expected):
         path.unlink()
         raise ValueError(
-            f"{source} is damaged or another file: its SHA-256 begins with {actual[:8]}, should begin with {expected}; "
-            f"{path} was deleted."
+            f"{source} is damaged or another file: its SHA-256 begins with {actual[: len(expected)]}, should begin "
+            f"with {expected}; {path} was deleted."
         )
-
-
-def _tensors(published: Path) -> dict[str, np.ndarray]:
-    state_dict = read_torch_file(published)
-    if not isinstance(state_dict, dict) or not all(isinstance(value, np.ndarray) for value in state_dict.values()):
-        raise ValueError(f"{published} holds no state_dict of tensors.")
-    return state_dict

@@ -1,5 +1,6 @@
-"""Tensors of a weight file, whatever its format."""
+"""Weight files: read whatever their format, written as safetensors."""
 
+from collections.abc import Mapping
 import os
 from pathlib import Path
 import zipfile
@@ -8,6 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from castream_jax.runtime.atomic_files import replacing
 from castream_jax.weights.torch_file import read_torch_file
 
 # The trunk within a directory that `save_pretrained` wrote.
@@ -46,3 +48,12 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if all(name.startswith("module.") for name in state_dict):
         state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     return state_dict
+
+
+def write_safetensors(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
+    """Replaces `path` by a file of `tensors` at once: a reader, a second writer or a crash never sees half of it."""
+    with replacing(Path(path)) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask says; safetensors would let only the owner read
+        safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
+        temporary.chmod(mode)

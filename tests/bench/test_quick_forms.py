@@ -15,7 +15,8 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
-from castream_jax.commands.bench import FIGURES, machine, table
+from castream_jax.commands.bench import machine
+from castream_jax.reporting.benchmarks import FIGURES, benchmarks_table
 from castream_jax.stream import torch_stream_state_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
@@ -156,7 +157,7 @@ def test_runs(command: str, expected: Mapping[str, Any], inputs, tmp_path: Path,
         assert report["peak_bytes"]["step"] > report["peak_bytes"]["forward"]
     if "--step " not in command:  # which `castream bench` does not run
         assert {figure.path[0] for figure in FIGURES.get(program, ())} <= report.keys()
-        assert table({"machine": machine(), "quick": True, "results": {program: report}})
+        assert benchmarks_table({"machine": machine(), "quick": True, "results": {program: report}})
 
 
 def test_a_program_that_misses_its_bar_prints_what_it_found(tmp_path: Path):

@@ -43,6 +43,14 @@ def test_the_navigation_has_every_page():
     assert listed == pages - generated
 
 
+def test_the_places_for_something_new_exist():
+    """What CONTRIBUTING.md says about files and names is true."""
+    rows = (ROOT / "CONTRIBUTING.md").read_text().split("## Where something new goes")[1]
+    paths = re.findall(r"`([\w./-]*/[\w./-]*)`", rows)
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / "castream_jax" / path).exists()] == []
+
+
 def test_every_text_file_is_utf8():
     for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
         path.read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 from flax import nnx
-import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -18,12 +17,11 @@ from sklearn.datasets import load_sample_image
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.cli import main
-from castream_jax.commands.explain import list_images
 from castream_jax.data import UnreadableImageError
+from castream_jax.data.image_paths import list_images
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.experiment.workdir import claim_workdir
 from castream_jax.explanation.named_model import open_named_model
-from castream_jax.runtime.compilation_cache import _drop_oldest, use_compilation_cache
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
 
@@ -244,40 +242,3 @@ def test_help_does_not_wait_for_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "--methods" in done.stdout
-
-
-@pytest.fixture
-def jax_cache(monkeypatch):
-    """JAX's cache as it is by default; given back as it was."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update("jax_compilation_cache_dir", None)
-    monkeypatch.delenv("CASTREAM_COMPILATION_CACHE", raising=False)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-def test_the_compilation_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, jax_cache):
-    monkeypatch.setenv("CASTREAM_COMPILATION_CACHE", "off")
-    assert use_compilation_cache() is None
-    assert jax.config.jax_compilation_cache_dir is None
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("CASTREAM_COMPILATION_CACHE", str(tmp_path / "file" / "cache"))
-    assert use_compilation_cache() is None
-    monkeypatch.setenv("CASTREAM_COMPILATION_CACHE", str(tmp_path / "moved"))
-    folder = use_compilation_cache()
-    assert folder.parent == tmp_path / "moved"
-    assert jax.config.jax_compilation_cache_dir == str(folder)
-    monkeypatch.setenv("CASTREAM_COMPILATION_CACHE", str(tmp_path / "other"))
-    assert use_compilation_cache() == folder  # what JAX has been told already stays
-    assert not (tmp_path / "other").exists()
-
-
-def test_the_oldest_programs_are_dropped(tmp_path):
-    for age in range(5):
-        path = tmp_path / f"{age}-cache"
-        path.write_bytes(bytes(100))
-        os.utime(path, (1000 - age, 1000 - age))
-    _drop_oldest(tmp_path, 250)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]

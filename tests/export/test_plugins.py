@@ -113,13 +113,13 @@ def test_a_broken_plugin_is_named_and_breaks_nothing_else(site: Path, text: str)
     assert len(told) == 1
     assert "\n" not in str(told[0].message)
     with pytest.warns(UserWarning, match=sentence):
-        castream.attribution.registry.parse_method("energy")
+        castream.attribution.methods.parse_method("energy")
     data = base_config().data
     data.update(source="stripes", path="16")
     with pytest.warns(UserWarning, match=sentence):
         open_source(data, "train")
     with pytest.raises(ValueError, match="There is no attribution method 'enerky': did you mean 'energy'"):
-        castream.attribution.registry.parse_method("enerky")  # and no second warning, which would be an error here
+        castream.attribution.methods.parse_method("enerky")  # and no second warning, which would be an error here
 
 
 def test_known_names_wait_for_no_plugin(site: Path):
@@ -127,7 +127,7 @@ def test_known_names_wait_for_no_plugin(site: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
-        castream.attribution.registry.parse_method("gradcam")
+        castream.attribution.methods.parse_method("gradcam")
         check_source("cifar10")
     assert "broken" not in sys.modules
 

@@ -22,9 +22,9 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint, torch_state_dict
-from castream_jax.weights import download
+from castream_jax.weights import download, entries
 from castream_jax.weights.download import fetch_weights
-from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import PUBLISHED_WEIGHTS, SHA256, published_sha256
 from castream_jax.weights.files import read_weights
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +162,14 @@ def test_file_names_carry_the_digits_to_check(name: str, entry: str, file_name: 
     assert re.fullmatch(r"imagenet1k_v[12]", entry)
 
 
+@pytest.mark.parametrize("sha256", SHA256)
+def test_each_whole_digest_belongs_to_one_file(sha256: str):
+    assert re.fullmatch("[0-9a-f]{64}", sha256)
+    files = [file_name for entries in PUBLISHED_WEIGHTS.values() for file_name in entries.values()]
+    (file_name,) = (file_name for file_name in files if sha256[:8] in file_name)
+    assert published_sha256(file_name) == sha256
+
+
 def test_published_weights_are_fetched_once(server, backbone, content, publish, cache):
     file_name = publish(content)
     server.files[file_name] = content
@@ -169,7 +177,7 @@ def test_published_weights_are_fetched_once(server, backbone, content, publish, 
     assert left_in(cache) == {".pth", ".safetensors"}
     server.files.clear()
     for path in (cache / file_name, (cache / file_name).with_suffix(".lock")):
-        path.unlink()
+        path.unlink(missing_ok=True)  # some releases of filelock take the second one away themselves
     assert fingerprint(castream.load_backbone("cifar_resnet8", weights="imagenet1k_v1")) == fingerprint(backbone)
     assert server.ranges == [None]
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
@@ -228,6 +236,18 @@ def test_another_file_than_the_published_is_refused(server, content, publish, ca
         fetch()
     assert left_in(cache) == set()
     server.files[file_name] = content
+    assert fetch().is_file()
+
+
+def test_a_file_with_the_names_digits_but_another_whole_digest_is_refused(server, content, publish, cache, monkeypatch):
+    server.files[publish(content)] = content
+    actual = hashlib.sha256(content).hexdigest()
+    expected = actual[:8] + "0" * 56
+    monkeypatch.setattr(entries, "SHA256", (expected,))
+    with pytest.raises(ValueError, match=rf"begins with {actual}, should begin with {expected}; .*\.part was deleted"):
+        fetch()
+    assert left_in(cache) == set()
+    monkeypatch.setattr(entries, "SHA256", (actual,))
     assert fetch().is_file()
 
 
@@ -334,6 +354,17 @@ print(path, path.stat().st_mtime_ns)
     assert server.ranges == [None]
     assert sum("another process is fetching it" in error for _, error in outputs) == 1
     chex.assert_trees_all_equal(read_weights(fetch()), torch_state_dict(backbone))
+
+
+def test_a_process_that_dies_gives_the_lock_back(server, content, publish, cache):
+    file_name = publish(content)
+    server.files[file_name] = content
+    cache.mkdir()
+    program = "import filelock, os, sys; filelock.FileLock(sys.argv[1]).acquire(); os.kill(os.getpid(), 9)"
+    lock = (cache / file_name).with_suffix(".lock")
+    assert subprocess.run([sys.executable, "-c", program, lock]).returncode == -9
+    assert lock.exists()
+    assert fetch().is_file()
 
 
 def test_unknown_entries_are_told_beside_the_known():

@@ -11,7 +11,7 @@ import castream_jax as castream
 from castream_jax.cli import main
 from castream_jax.version import __version__
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 
 
 def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,56 @@
+"""`castream data check`: whether every image of a dataset can be read, and a sample of it."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    data = commands.add_parser("data", help="Check a dataset: see castream data check --help.", allow_abbrev=False)
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    text = "Count a dataset, decode every image, draw a sample to look at. Exit status 2 if an image is unreadable."
+    command = actions.add_parser("check", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=check)
+    command.add_argument("source", metavar="SOURCE", help="image_folder, imagenet, cub, voc, indoor67, cifar10, …")
+    command.add_argument("--path", default="", help="folder of the dataset")
+    command.add_argument("--split", action="append", metavar="NAME", help="may be repeated; by default all there are")
+    command.add_argument("--sample", default="data-sample", metavar="PREFIX", help="the samples are PREFIX-SPLIT.png")
+    command.add_argument(
+        "--difficult", default="ignore", choices=("ignore", "count"), help="objects of Pascal VOC marked difficult"
+    )
+    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that decode")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Checks each split, prints what it holds and draws its sample.
+
+    Raises:
+        ValueError: if an image is unreadable, when all splits are done.
+    """
+    from castream_jax.data.check import check_source, describe, write_sample
+    from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.experiment.config import base_config
+    from castream_jax.runtime.progress import Progress
+
+    data = base_config().data
+    data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
+    sources = {}
+    for split in arguments.split or splits_of(arguments.source, arguments.path):
+        data.update(train_split=split)
+        side = split if arguments.source == "digits" else "train"
+        sources[split] = open_source(data, side, rows="images")
+    unreadable = 0
+    for split, source in sources.items():
+        progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
+        result = check_source(source, progress.pace, arguments.threads)
+        sample = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        write_sample(source, sample)
+        print(f"{arguments.source} {split}".strip(), *describe(result, source.class_names), sep="\n  ")
+        print(f"  sample: {sample}", flush=True)
+        unreadable += len(result.unreadable)
+    if unreadable:
+        raise ValueError(
+            f"unreadable images: {unreadable}, named above; replace or remove them, or set data.on_error to 'skip'."
+        )

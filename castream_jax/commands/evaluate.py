@@ -1,0 +1,40 @@
+"""`castream evaluate`: accuracy and interpretability of a trained workdir."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    text = "Measure accuracy and interpretability of a trained workdir, GAP beside every stream."
+    command = commands.add_parser("evaluate", help=text, description=text, epilog=OVERRIDES, allow_abbrev=False)
+    command.set_defaults(run=run, takes_overrides=True)
+    command.add_argument("--workdir", required=True, help="folder of the experiment")
+    add_run_options(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates and prints the table and the path of the report."""
+    config = open_run_config(arguments)
+    start(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    from castream_jax.evaluation import evaluate
+    from castream_jax.runtime.processes import exit_when_peer_dies
+
+    with exit_when_peer_dies():
+        print_results(evaluate(config, arguments.workdir), arguments.workdir)
+
+
+def print_results(summary: Mapping[str, Any], workdir: str) -> None:
+    """Prints the table of an evaluation, writes the report and prints its path; in process 0 alone."""
+    import jax
+    from rich.console import Console
+
+    from castream_jax.reporting import metric_table, write_report
+
+    if jax.process_index() == 0:
+        Console().print(metric_table(summary))
+        print(write_report(Path(workdir).resolve()))

@@ -1,0 +1,18 @@
+"""`castream models`: the backbones, as a table."""
+
+import argparse
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
+    commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints each row as soon as it is known."""
+    from castream_jax.reporting.models import models_table
+
+    for line in models_table():
+        print(line, flush=True)

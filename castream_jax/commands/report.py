@@ -1,0 +1,22 @@
+"""`castream report`: the HTML page of an evaluated workdir."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    text = "Write report/index.html for an evaluated workdir."
+    command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=run)
+    command.add_argument("--workdir", required=True, help="folder of the experiment")
+    command.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="other workdirs, side by side")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the report and prints its path."""
+    from castream_jax.reporting import write_report
+
+    compare = [Path(workdir).resolve() for workdir in arguments.compare]
+    print(write_report(Path(arguments.workdir).resolve(), compare))

@@ -1,0 +1,54 @@
+"""What commands share before their work: options of a run, its config, and the preparation of the process."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from castream_jax.experiment.config import Config
+
+OVERRIDES = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+
+
+def add_run_options(command: argparse.ArgumentParser) -> None:
+    """Adds `--config` and the options that say which processes work together."""
+    command.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of process 0, in a run of several processes"
+    )
+    command.add_argument("--num-processes", type=int, metavar="N", help="number of processes of the run")
+    command.add_argument("--process-id", type=int, metavar="I", help="number of this process, from 0")
+    command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
+
+
+def open_run_config(arguments: argparse.Namespace) -> "Config":
+    """The config that `--config` names, or the workdir's, with the fields set on the command line."""
+    from castream_jax.experiment.config import open_config, override
+
+    path = arguments.config or Path(arguments.workdir) / "config.json"
+    return override(open_config(path), arguments.overrides)
+
+
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    alone: bool = False,
+) -> None:
+    """Prepares this process for a command that computes. Must come before JAX is first used.
+
+    Args:
+        coordinator, num_processes, process_id: see `initialise_processes`.
+        alone: work without other processes, even where a cluster has started several.
+    """
+    from absl import logging
+
+    from castream_jax.runtime.compilation_cache import use_compilation_cache
+    from castream_jax.runtime.cpu import keep_freed_memory
+    from castream_jax.runtime.processes import initialise_processes
+
+    logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+    keep_freed_memory()
+    if not alone:
+        initialise_processes(coordinator, num_processes, process_id)
+    use_compilation_cache()

@@ -1,0 +1,27 @@
+"""`castream train`: the streams of a config, beside its frozen backbone."""
+
+import argparse
+from typing import Any
+
+from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start
+
+
+def add(commands: Any) -> None:
+    """Adds the parser to the sub-parsers of `castream`."""
+    text = "Train the streams of a config beside its frozen backbone; run again to continue."
+    command = commands.add_parser("train", help=text, description=text, epilog=OVERRIDES, allow_abbrev=False)
+    command.set_defaults(run=run, takes_overrides=True)
+    command.add_argument("--workdir", required=True, help="folder of the experiment")
+    command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
+    add_run_options(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains and prints the workdir."""
+    config = open_run_config(arguments)
+    start(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    from castream_jax.runtime.processes import exit_when_peer_dies
+    from castream_jax.training import train
+
+    with exit_when_peer_dies():
+        print(train(config, arguments.workdir, profile=arguments.profile))
