@@ -224,14 +224,14 @@ def _convert(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _models(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    from castream_jax.reporting.models import models_table
+    from castream_jax.reporting.backbone_table import models_table
 
     for line in models_table():
         print(line, flush=True)
 
 
 def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    from castream_jax.reporting.protocols import differences_table, protocol_table, protocols_table
+    from castream_jax.reporting.protocol_tables import differences_table, protocol_table, protocols_table
 
     tables = {"list": protocols_table, "show": protocol_table, "diff": differences_table}
     for line in tables[arguments.action](*getattr(arguments, "names", ())):
@@ -239,8 +239,9 @@ def _protocol(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    from castream_jax.data.check import check_source, describe, write_sample
+    from castream_jax.data.check import check_source, describe, sample
     from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.drawing.sample_sheet import write_sample
     from castream_jax.experiment.config import base_config
     from castream_jax.runtime.progress import Progress
 
@@ -255,10 +256,10 @@ def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
         check = check_source(source, progress.pace, arguments.threads)
-        sample = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
-        write_sample(source, sample)
+        path = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        write_sample(sample(source), path)
         print(*([f"{arguments.source} {split}".strip(), *describe(check, source.class_names)]), sep="\n  ")
-        print(f"  sample: {sample}", flush=True)
+        print(f"  sample: {path}", flush=True)
         broken += len(check.unreadable)
     if broken:
         raise ValueError(

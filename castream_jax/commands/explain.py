@@ -200,7 +200,7 @@ def _folder(name: str, taken: set[str]) -> str:
 
 def _rows(explanation: "Explanation") -> list[tuple[str, ...]]:
     """Rows of the table: image, head, its predictions, the class explained where that is not the first of them."""
-    from castream_jax.reporting.tables import head_title
+    from castream_jax.drawing.titles import head_title
 
     rows = []
     for head in explanation.probabilities:

@@ -15,13 +15,14 @@ from castream_jax.attribution import attribute
 from castream_jax.backbones import fingerprint
 from castream_jax.data import Source, eval_loader, open_source, record_transforms
 from castream_jax.data.subset import Subset
+from castream_jax.drawing.figure_files import save_figure
+from castream_jax.drawing.overlay import overlay
+from castream_jax.drawing.style import PIXELS_PER_INCH, style
+from castream_jax.drawing.titles import method_title
 from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
 from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
-from castream_jax.reporting.gallery import overlay
-from castream_jax.reporting.tables import method_title
-from castream_jax.reproduce.drawing import PIXELS_PER_INCH, save_figure, style
 from castream_jax.reproduce.identity import check_identity, draw_identity
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.training.step import to_unit_range

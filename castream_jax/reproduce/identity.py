@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from castream_jax.backbones.backbone import AnyArray
+from castream_jax.drawing.style import PIXELS_PER_INCH, style
 from castream_jax.model import Model
-from castream_jax.reproduce.drawing import PIXELS_PER_INCH, style
 from castream_jax.stream import CrossAttention, CrossAttentionStream, Stages
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from castream_jax.reporting.tables import METRICS, method_title
+from castream_jax.drawing.titles import method_title
+from castream_jax.reporting.metric_table import METRICS
 from castream_jax.reproduce.compare import Comparison, Line, Result, Value
 from castream_jax.reproduce.published import PublishedRow
 

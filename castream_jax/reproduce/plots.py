@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-import numpy as np
-import pyarrow.parquet as pq
 
-from castream_jax.reporting.tables import BASELINE, head_title, method_title, ordered_heads, ordered_methods
-from castream_jax.reproduce.drawing import COLORS, DASHES, GREY, MARKERS, PIXELS_PER_INCH, style
+from castream_jax.drawing.causal_curves import causal_figure
+from castream_jax.drawing.style import COLORS, GREY, MARKERS, PIXELS_PER_INCH, style
+from castream_jax.drawing.titles import REFERENCE_HEAD
+from castream_jax.reporting.measured_curves import read_causal_curves
+from castream_jax.reporting.metric_table import ordered_heads, ordered_methods
 
 
 class Placement(NamedTuple):
@@ -39,40 +40,11 @@ def draw_curves(path: Path, summary: Mapping[str, Any], shown: Sequence[str] = (
     Raises:
         ValueError: if the evaluation kept no curves.
     """
-    if not path.is_file():
+    curves = read_causal_curves(path)
+    if not curves:
         raise ValueError(f"{path} is absent: evaluate with --config.evaluation.curves=True to have the curves drawn.")
-    curves = {(row["head"], row["method"], row["curve"]): row for row in pq.ParquetFile(path).read().to_pylist()}
     heads = [head for head in ordered_heads(summary) if not shown or head in shown]
-    methods = ordered_methods(summary)
-    streams = [head for head in heads if head != BASELINE]
-    with style():
-        figure = Figure(figsize=(max(1.75 * len(methods) + 0.3, 3.4), 4.1), dpi=PIXELS_PER_INCH, layout="constrained")
-        axes = figure.subplots(2, len(methods), squeeze=False, sharey=True, sharex=True)
-        lines = {}
-        for row, (kind, verb, arrow) in enumerate((("insertion", "inserted", "↑"), ("deletion", "deleted", "↓"))):
-            for ax, method in zip(axes[row], methods, strict=True):
-                for head in heads:
-                    if (curve := curves.get((head, method, kind))) is None:
-                        continue
-                    number = -1 if head == BASELINE else streams.index(head) % len(COLORS)
-                    color, dashes = (GREY, (0, (4, 2))) if number < 0 else (COLORS[number], DASHES[number])
-                    share = np.linspace(0, 100, len(curve["mean"]))
-                    (lines[head],) = ax.plot(share, curve["mean"], color=color, linestyle=dashes)
-                    ax.fill_between(share, curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-                ax.set_title(f"{method_title(method)}\n{kind} {arrow}")
-                ax.set_xlabel(f"pixels {verb} (%)")
-                ax.xaxis.set_tick_params(labelbottom=True)
-                ax.set_xticks([0, 25, 50, 75, 100])
-                ax.grid(axis="y", linewidth=0.4, alpha=0.5)
-                ax.set_ylim(0, None)
-            axes[row][0].set_ylabel("probability of the class")
-        figure.legend(
-            list(lines.values()),
-            [head_title(head) for head in lines],
-            loc="outside lower center",
-            ncols=min(len(lines), int(figure.get_figwidth() / 1.1)),
-        )
-    return figure
+    return causal_figure(curves, heads, ordered_methods(summary))
 
 
 def placements(
@@ -108,7 +80,7 @@ def draw_placements(streams: Sequence[Placement], summary: Mapping[str, Any]) ->
         ax = figure.subplots()
         largest = max(stream.parameters for stream in streams)
         unit, name = (1e6, "millions") if largest >= 1e6 else (1e3, "thousands")
-        if (gap := summary["heads"].get(BASELINE)) is not None:
+        if (gap := summary["heads"].get(REFERENCE_HEAD)) is not None:
             low, high = (100 * end for end in gap.get("intervals", {}).get("accuracy", (gap["accuracy"],) * 2))
             ax.axhline(100 * gap["accuracy"], color=GREY, linestyle=(0, (4, 2)), label="GAP (no parameters)")
             ax.axhspan(low, high, color=GREY, alpha=0.12, linewidth=0)

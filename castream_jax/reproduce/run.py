@@ -14,13 +14,13 @@ import jax
 
 from castream_jax.backbones import Backbone, create_backbone
 from castream_jax.data import open_source
+from castream_jax.drawing.figure_files import save_figure
+from castream_jax.drawing.titles import REFERENCE_HEAD
 from castream_jax.evaluation import evaluate
 from castream_jax.experiment.build import open_backbone
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
-from castream_jax.reporting.tables import BASELINE
 from castream_jax.reproduce.compare import Result, compare
-from castream_jax.reproduce.drawing import save_figure
 from castream_jax.reproduce.experiments import EVALUATED_FIGURES, EXPERIMENTS, FIGURE_DATA
 from castream_jax.reproduce.figures import STREAM, write_figure
 from castream_jax.reproduce.plan import Step, data_size, evaluation_work, image_cost, training_work
@@ -134,7 +134,7 @@ def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], Res
 def _write_plot(target: str, run: Run, folder: Path, *, comparable: bool) -> list[Path]:
     summary = json.loads(run.summary.read_text())
     if target == "fig-curves":
-        figure = draw_curves(run.summary.with_name("curves.parquet"), summary, (BASELINE, STREAM))
+        figure = draw_curves(run.summary.with_name("curves.parquet"), summary, (REFERENCE_HEAD, STREAM))
         title = (
             "Mean probability of the class while pixels are restored to a blurred image (insertion) or removed "
             "(deletion), most salient first. Bands: 95 % intervals of the mean, by bootstrap over images."

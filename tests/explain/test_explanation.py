@@ -19,7 +19,7 @@ import castream_jax as castream
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.explain import _explain, class_number
-from castream_jax.explanation.images import read_image
+from castream_jax.explanation.given_images import read_image
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
 # Two programs round sums otherwise.

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import castream_jax as castream
-from castream_jax.reproduce.drawing import save_figure
+from castream_jax.drawing.figure_files import save_figure
 from castream_jax.reproduce.identity import channel_weights, check_identity, draw_identity
 from castream_jax.reproduce.plots import draw_curves, draw_placements, placements
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from castream_jax.drawing.titles import head_title, method_title
 from castream_jax.reporting.gallery import anchor, class_name
-from castream_jax.reporting.tables import BASELINE_METHODS, METRICS, head_title, method_title, ordered_heads
+from castream_jax.reporting.metric_table import BASELINE_METHODS, METRICS, ordered_heads
 
 CASES = 10  # at either end
 
@@ -42,7 +43,7 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
     for method in dict.fromkeys(method for method, _ in by_map if method not in BASELINE_METHODS):
         for head in (head for head in ordered_heads(summary) if (method, head) in by_map):
             chosen = by_map[method, head]
-            of_head = cases.setdefault(method_title(method), {}).setdefault(head_title(head), {})
+            by_metric = cases.setdefault(method_title(method), {}).setdefault(head_title(head), {})
             for metric in METRICS:
                 values = columns[metric.key][chosen]
                 at = chosen[np.isfinite(values)]
@@ -61,7 +62,7 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
                         numbers = [round(float(columns[name][row]), 4) for name in (metric.key, "p", "o")]
                         entry[end].append([key, *numbers, predicted])
                     entry["ties"][end] = int((goodness == goodness[order[0]]).sum()) if len(order) else 0
-                of_head[metric.key] = entry
+                by_metric[metric.key] = entry
     return {"images": images, "classes": classes, "cases": cases}
 
 

@@ -11,19 +11,21 @@ import jinja2
 from markupsafe import Markup
 import numpy as np
 
-from castream_jax.reporting.cases import extreme_cases
-from castream_jax.reporting.charts import legend_entries
+from castream_jax.drawing.causal_curves import causal_charts
+from castream_jax.drawing.line_chart import legend_of
+from castream_jax.drawing.overlay import OPACITY
+from castream_jax.drawing.titles import head_title, method_title
 from castream_jax.reporting.differences import difference_rows
-from castream_jax.reporting.figures import causal_charts, training_curves
-from castream_jax.reporting.gallery import OPACITY, Gallery, build_gallery
-from castream_jax.reporting.tables import (
+from castream_jax.reporting.extreme_cases import extreme_cases
+from castream_jax.reporting.gallery import Gallery, build_gallery
+from castream_jax.reporting.measured_curves import read_causal_curves, training_curves
+from castream_jax.reporting.metric_table import (
     METRICS,
-    Row,
+    MetricRow,
     columns_of,
-    head_title,
     markdown_table,
-    method_title,
     ordered_heads,
+    ordered_methods,
     table_rows,
 )
 from castream_jax.reporting.templates import html_environment
@@ -53,11 +55,12 @@ def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
     name = config.get("name") or workdir.resolve().name
     comparison = None
     if compare:
-        from castream_jax.reporting.comparison import compare_experiments  # statistics come with all of JAX
+        from castream_jax.reporting.side_by_side import compare_experiments  # statistics come with all of JAX
 
         names = [name, *(c.get("name") or Path(path).resolve().name for c, path in zip(others, compare, strict=True))]
         comparison = compare_experiments([workdir, *map(Path, compare)], names)
     heads = ordered_heads(summary)
+    curves = read_causal_curves(evaluation / "curves.parquet")
     table = table_rows(summary)
     gallery = _gallery(evaluation, summary)
     shown = {card.anchor for card in gallery.cards} if gallery else set()
@@ -78,7 +81,7 @@ def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
             has_baselines=any(row.is_baseline for row in table),
             differences=difference_rows(summary),
             training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
-            causal=causal_charts(evaluation / "curves.parquet", summary),
+            causal=causal_charts(curves, heads, ordered_methods(summary)) if curves else {},
             extremes=extreme_cases(evaluation / "rows", summary, shown),
             gallery=gallery,
         )
@@ -99,9 +102,9 @@ def _read_config(workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
 
 
-def together(table: Sequence[Row]) -> list[list[Row]]:
+def together(table: Sequence[MetricRow]) -> list[list[MetricRow]]:
     """Each row of values with the differences below it."""
-    units: list[list[Row]] = []
+    units: list[list[MetricRow]] = []
     for row in table:
         if row.is_difference:
             units[-1].append(row)
@@ -114,7 +117,7 @@ def _environment() -> jinja2.Environment:
     environment = html_environment("castream_jax.reporting")
     environment.filters["head_title"] = head_title
     environment.filters["method_title"] = method_title
-    environment.filters["legend_entries"] = legend_entries
+    environment.filters["legend_of"] = legend_of
     environment.filters["settings"] = _settings
     environment.filters["correlation"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
     environment.globals["zip"] = zip

@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from castream_jax.drawing.titles import head_title
 from castream_jax.evaluation.statistics import bootstrap_means, interval
-from castream_jax.reporting.cases import rows_by
-from castream_jax.reporting.tables import (
+from castream_jax.reporting.extreme_cases import rows_by
+from castream_jax.reporting.metric_table import (
     BASELINE_METHODS,
     COLUMNS,
     METRICS,
     TOP5,
-    Cell,
     Column,
+    MetricCell,
     difference_cell,
-    head_title,
     ordered_heads,
     ordered_methods,
     percent_of,
@@ -37,7 +37,7 @@ _CORRECT = {"accuracy": "correct", "top5_accuracy": "correct_top5"}  # columns o
 Intervals = dict[tuple[str, str], dict[str, list[float]]]
 
 
-class Experiment(NamedTuple):
+class EvaluatedExperiment(NamedTuple):
     """An evaluated workdir: its name in the tables, what it measured, and what that belongs to (`run.json`)."""
 
     label: str
@@ -60,7 +60,7 @@ class ComparedRow(NamedTuple):
 
     method: str
     title: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MetricCell, ...]
     is_difference: bool = False
 
     @property
@@ -69,17 +69,17 @@ class ComparedRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """What the page prints; rows that belong together are a unit, as in the main table."""
 
-    experiments: list[Experiment]
+    experiments: list[EvaluatedExperiment]
     conflicts: dict[str, list[Conflict]]
     recognition_columns: tuple[Column, ...]
     recognition: list[list[ComparedRow]]
     metrics: list[list[ComparedRow]]
 
 
-def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> Comparison:
+def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> SideBySide:
     """Reads the evaluations and subtracts the first from each other, where that has a meaning.
 
     Args:
@@ -93,7 +93,9 @@ def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> Compa
     if len(set(workdirs)) < len(workdirs):
         raise ValueError("A workdir is to be compared with itself: give each workdir once.")
     experiments = [
-        Experiment(label, workdir, _read(workdir, "summary.json"), _read(workdir, "run.json").get("identity", {}))
+        EvaluatedExperiment(
+            label, workdir, _read(workdir, "summary.json"), _read(workdir, "run.json").get("identity", {})
+        )
         for label, workdir in zip(_labels(workdirs, names), workdirs, strict=True)
     ]
     first, *others = experiments
@@ -108,7 +110,7 @@ def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> Compa
     def units(method: str, columns: Sequence[Column]) -> list[list[ComparedRow]]:
         found = []
         for head in heads:
-            of_first = _entry(first, method, head)
+            reference = _entry(first, method, head)
             for experiment in experiments:
                 entry = _entry(experiment, method, head)
                 if entry is None:
@@ -117,10 +119,10 @@ def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> Compa
                 cells = tuple(value_cell(percent_of(entry.get(c.key)), entry, c.key) for c in columns)
                 unit = [ComparedRow(method, title, cells)]
                 blocked = any(c.recognition or method for c in conflicts.get(experiment.label, ()))
-                if experiment is not first and of_first is not None and not blocked:
+                if experiment is not first and reference is not None and not blocked:
                     paired = {"intervals": intervals[experiment.label].get((method, head), {})}
                     cells = tuple(
-                        difference_cell(c, percent_of(entry.get(c.key)) - percent_of(of_first.get(c.key)), paired)
+                        difference_cell(c, percent_of(entry.get(c.key)) - percent_of(reference.get(c.key)), paired)
                         for c in columns
                     )
                     unit.append(ComparedRow(method, f"− {first.label}", cells, is_difference=True))
@@ -128,10 +130,10 @@ def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> Compa
         return found
 
     metrics = [unit for method in methods for unit in units(method, METRICS)]
-    return Comparison(experiments, conflicts, columns, units("", columns), metrics)
+    return SideBySide(experiments, conflicts, columns, units("", columns), metrics)
 
 
-def find_conflicts(first: Experiment, other: Experiment) -> list[Conflict]:
+def find_conflicts(first: EvaluatedExperiment, other: EvaluatedExperiment) -> list[Conflict]:
     """Protocol, data and images that differ; other trunks, streams and methods are what one compares."""
     conflicts = []
     protocols = [f"{e.summary['protocol']['name']} ({e.summary['protocol']['hash']})" for e in (first, other)]
@@ -163,7 +165,9 @@ def conflicts_in_data(conflicts: Sequence[Conflict]) -> bool:
     return any(conflict.recognition for conflict in conflicts)
 
 
-def paired_intervals(first: Experiment, other: Experiment, conflicts: Sequence[Conflict]) -> Intervals:
+def paired_intervals(
+    first: EvaluatedExperiment, other: EvaluatedExperiment, conflicts: Sequence[Conflict]
+) -> Intervals:
     """95 % bootstrap intervals of the mean differences other - first over the same images, where they can be taken."""
     found: Intervals = {}
     if not conflicts_in_data(conflicts):
@@ -173,7 +177,7 @@ def paired_intervals(first: Experiment, other: Experiment, conflicts: Sequence[C
     return found
 
 
-def _paired(first: Experiment, other: Experiment, kind: str, fields: Mapping[str, str]) -> Intervals:
+def _paired(first: EvaluatedExperiment, other: EvaluatedExperiment, kind: str, fields: Mapping[str, str]) -> Intervals:
     tables = [
         _read_parts(e.workdir, kind, ("index", "label", "head", "method", *fields.values())) for e in (first, other)
     ]
@@ -204,7 +208,7 @@ def _by_key(table: pa.Table, fields: Sequence[str]) -> dict[tuple[str, str], tup
     return result
 
 
-def _explained(experiment: Experiment) -> set[tuple[int, int]]:
+def _explained(experiment: EvaluatedExperiment) -> set[tuple[int, int]]:
     """Index and label of what was explained; empty without per-image results."""
     table = _read_parts(experiment.workdir, "rows", ("index", "label"))
     if table is None:
@@ -221,7 +225,7 @@ def _read_parts(workdir: Path, kind: str, columns: Sequence[str]) -> pa.Table | 
     return pa.concat_tables(tables) if tables else None
 
 
-def _entry(experiment: Experiment, method: str, head: str) -> Mapping[str, Any] | None:
+def _entry(experiment: EvaluatedExperiment, method: str, head: str) -> Mapping[str, Any] | None:
     if not method:
         return experiment.summary["heads"].get(head)
     entries = (e for e in experiment.summary["metrics"] if (e["head"], e["method"]) == (head, method))

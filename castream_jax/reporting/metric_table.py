@@ -13,31 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-BASELINE = "gap"
+from castream_jax.drawing.titles import REFERENCE_HEAD, head_title, method_title
 
-_METHOD_TITLES = {
-    "cam": "CAM",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "xgradcam": "XGrad-CAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "scorecam": "Score-CAM",
-    "ablationcam": "Ablation-CAM",
-    "rise": "RISE",
-    "opticam": "Opti-CAM",
-    "attention": "Raw attention",
-    "attention_logits": "Attention logits",
-    "random": "Random",
-    "centre": "Centre",
-    "ones": "All ones",
-}
 # Maps that look at neither model nor class: set apart, below the methods that they are to be beaten by.
 BASELINE_METHODS = ("random", "centre", "ones")
-# What the numbers after a method's name count, where the title can say it.
-_NUMBER_TITLES: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("attention", "attention_logits"), ("S{}", "attention head {}")
-)
 
 
 class Column(NamedTuple):
@@ -68,7 +47,7 @@ Mark = Literal["", "best", "better", "worse"]
 _ESTABLISHED = "†"
 
 
-class Cell(NamedTuple):
+class MetricCell(NamedTuple):
     """What one cell prints: a number and, where it is known, half the width of its interval (`±1.20`).
 
     `best` marks a value within its method; `better` and `worse` a difference whose interval excludes 0.
@@ -80,44 +59,28 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """Values of one head under one method, or (`is_difference`) that head minus GAP; `cells` follow `columns_of`."""
 
     method: str
     head: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MetricCell, ...]
     is_difference: bool = False
 
     @property
     def title(self) -> str:
-        return f"{head_title(self.head)} − {head_title(BASELINE)}" if self.is_difference else head_title(self.head)
+        return (
+            f"{head_title(self.head)} − {head_title(REFERENCE_HEAD)}" if self.is_difference else head_title(self.head)
+        )
 
     @property
     def is_baseline(self) -> bool:
         return self.method in BASELINE_METHODS
 
 
-def head_title(head: str) -> str:
-    """`gap` is written GAP as in the paper; streams keep the name that the experiment gave them."""
-    return "GAP" if head == BASELINE else head
-
-
-def method_title(method: str) -> str:
-    """The published spelling of an attribution method, or the name itself where there is none.
-
-    `attention:2:0` is "Raw attention, S2, attention head 0", `inverted-gradcam` "Grad-CAM, inverted".
-    """
-    name, *numbers = method.removeprefix("inverted-").split(":")
-    templates = _NUMBER_TITLES.get(name, ())
-    if name not in _METHOD_TITLES or len(numbers) > len(templates):
-        return method
-    counted = (template.format(number) for template, number in zip(templates, numbers, strict=False))
-    return ", ".join([_METHOD_TITLES[name], *counted, *(["inverted"] if method.startswith("inverted-") else [])])
-
-
 def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
     """Head names, GAP first, then the streams as the experiment lists them."""
-    return sorted(summary["heads"], key=lambda head: head != BASELINE)
+    return sorted(summary["heads"], key=lambda head: head != REFERENCE_HEAD)
 
 
 def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
@@ -134,14 +97,14 @@ def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     return (*COLUMNS, TOP5) if has_top5 else COLUMNS
 
 
-def table_rows(summary: Mapping[str, Any]) -> list[Row]:
+def table_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
     """Rows grouped by method: GAP, then per stream its values and, below them, its difference to GAP.
 
     Args:
         summary: contents of `evaluation/summary.json`, values as fractions. A missing or NaN value prints a dash.
     """
     columns = columns_of(summary)
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     for method in ordered_methods(summary):
         entries = _by_head(summary, "metrics", method)
         differences = _by_head(summary, "differences", method)
@@ -155,14 +118,14 @@ def table_rows(summary: Mapping[str, Any]) -> list[Row]:
                 value_cell(v, entries[head], key)._replace(mark="best" if v == best[key] else "")
                 for key, v in values.items()
             ]
-            rows.append(Row(method, head, tuple(cells)))
-            if head != BASELINE and BASELINE in percents:
+            rows.append(MetricRow(method, head, tuple(cells)))
+            if head != REFERENCE_HEAD and REFERENCE_HEAD in percents:
                 # Of the printed values, so that a reader who subtracts them finds the same number.
                 cells = [
-                    difference_cell(c, values[c.key] - percents[BASELINE][c.key], differences.get(head, {}))
+                    difference_cell(c, values[c.key] - percents[REFERENCE_HEAD][c.key], differences.get(head, {}))
                     for c in columns
                 ]
-                rows.append(Row(method, head, tuple(cells), is_difference=True))
+                rows.append(MetricRow(method, head, tuple(cells), is_difference=True))
     return rows
 
 
@@ -171,22 +134,22 @@ def percent_of(fraction: float | None) -> float:
     return math.nan if fraction is None else round(100 * fraction, 2)
 
 
-def value_cell(percent: float, entry: Mapping[str, Any], key: str) -> Cell:
+def value_cell(percent: float, entry: Mapping[str, Any], key: str) -> MetricCell:
     """A value, with half the width of its interval from the `intervals` of `entry`."""
-    return Cell(f"{percent:.2f}" if math.isfinite(percent) else "–", "", _half_width(entry, key))
+    return MetricCell(f"{percent:.2f}" if math.isfinite(percent) else "–", "", _half_width(entry, key))
 
 
-def difference_cell(column: Column, percent: float, entry: Mapping[str, Any]) -> Cell:
+def difference_cell(column: Column, percent: float, entry: Mapping[str, Any]) -> MetricCell:
     """A signed difference, marked better or worse where its interval in `entry` excludes 0."""
     if not math.isfinite(percent):
-        return Cell("–")
+        return MetricCell("–")
     percent = round(percent, 2)
     text = f"{'+' if percent > 0 else '−'}{abs(percent):.2f}" if percent else "0.00"
     low, high = entry.get("intervals", {}).get(column.key, (0.0, 0.0))
     mark: Mark = ""
     if low > 0 or high < 0:
         mark = "better" if (high < 0) == column.lower_is_better else "worse"
-    return Cell(text, mark, _half_width(entry, column.key))
+    return MetricCell(text, mark, _half_width(entry, column.key))
 
 
 def metric_table(summary: Mapping[str, Any]) -> Table:
@@ -267,7 +230,7 @@ def _half_width(entry: Mapping[str, Any], key: str) -> str:
     return f"±{half:.2f}" if math.isfinite(half) else ""
 
 
-def _marked(cell: Cell) -> str:
+def _marked(cell: MetricCell) -> str:
     # Signs keep the marks where styles are lost: logs, pipes, terminals without colours.
     signs: dict[Mark, str] = {"best": "*", "better": _ESTABLISHED, "worse": _ESTABLISHED}
     return signs.get(cell.mark, "") + cell.text
