@@ -20,7 +20,7 @@ def render_card(description: Description, format_: str, program_size: int | None
         format_: of the export, which decides how it is loaded.
         program_size: side of the images that a StableHLO program takes.
     """
-    from castream_jax.reporting.metric_table import markdown_table  # with all that draws, which loading does not need
+    from castream_jax.reporting.metric_table import markdown_table  # with all of the report, which loading skips
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("castream_jax.exporting", ""),

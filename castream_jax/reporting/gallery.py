@@ -184,7 +184,7 @@ def _insets(boxes: Float[np.ndarray, "*n 4"], height: int, width: int) -> list[s
 
 
 def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> list[tuple[str, str]]:
-    """(head, method) of every map: raw attention first, then each method under GAP and the streams; no baselines."""
+    """(head, method) of every map: raw attention first, then each method under every head; no baseline maps."""
     pairs = [key.removeprefix("map/").rpartition("/")[::2] for key in archive if key.startswith("map/")]
     methods = dict.fromkeys(method for _, method in pairs if method not in BASELINE_METHODS)
     by_head = [(head, method) for method in methods for head in heads if (head, method) in pairs]

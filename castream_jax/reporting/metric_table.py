@@ -84,7 +84,7 @@ def ordered_heads(summary: Mapping[str, Any]) -> list[str]:
 
 
 def ordered_methods(summary: Mapping[str, Any]) -> list[str]:
-    """Attribution methods in the order in which the evaluation lists them, baselines last."""
+    """Attribution methods in the order in which the evaluation lists them, baseline maps last."""
     methods = dict.fromkeys(entry["method"] for entry in summary["metrics"])
     return sorted(methods, key=lambda method: method in BASELINE_METHODS)
 

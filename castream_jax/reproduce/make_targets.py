@@ -20,14 +20,14 @@ from castream_jax.evaluation import evaluate
 from castream_jax.experiment.build import open_backbone
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
-from castream_jax.reproduce.compare import Result, compare
-from castream_jax.reproduce.experiments import EVALUATED_FIGURES, EXPERIMENTS, FIGURE_DATA
-from castream_jax.reproduce.figures import STREAM, write_figure
-from castream_jax.reproduce.plan import Step, data_size, evaluation_work, image_cost, training_work
-from castream_jax.reproduce.plots import draw_curves, draw_placements, placements
+from castream_jax.reproduce.cost import PlannedStep, data_size, evaluation_work, image_cost, training_work
+from castream_jax.reproduce.map_figures import STREAM, write_figure
+from castream_jax.reproduce.measured_figures import draw_curves, draw_placements, placements
+from castream_jax.reproduce.needed_runs import Options, Run, Training, open_experiment, open_runs
+from castream_jax.reproduce.paper_comparison import OurResult, compare
+from castream_jax.reproduce.paper_experiments import EVALUATED_FIGURES, EXPERIMENTS, FIGURE_DATA
 from castream_jax.reproduce.published import TABLES, published_rows
-from castream_jax.reproduce.render import write_table
-from castream_jax.reproduce.runs import Options, Run, Training, open_experiment, open_runs
+from castream_jax.reproduce.table_formats import write_table
 from castream_jax.runtime.progress import Progress
 from castream_jax.training import train
 
@@ -82,7 +82,7 @@ def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
     return [path for target in targets for path in paths.get(target, [])]
 
 
-def plan(targets: Sequence[str], workdir: str | os.PathLike[str], options: Options) -> list[Step]:
+def plan(targets: Sequence[str], workdir: str | os.PathLike[str], options: Options) -> list[PlannedStep]:
     """The steps that `reproduce` would take and what each costs, from the configs alone.
 
     Arguments as for `reproduce`; without `options.data`, the datasets have their published sizes.
@@ -92,10 +92,10 @@ def plan(targets: Sequence[str], workdir: str | os.PathLike[str], options: Optio
         cost = image_cost(run.main.config)
         for training in _trainings(run):
             work = training_work(training.config, data_size(training.config), cost)
-            steps.append(Step(run.label, work, _state(training, run)))
+            steps.append(PlannedStep(run.label, work, _state(training, run)))
         if _is_evaluated(run, targets):
             work = evaluation_work(run.main.config, data_size(run.main.config), cost)
-            steps.append(Step(run.label, work, "done" if run.summary.exists() else "to do"))
+            steps.append(PlannedStep(run.label, work, "done" if run.summary.exists() else "to do"))
     return steps
 
 
@@ -116,10 +116,10 @@ def _state(training: Training, run: Run) -> str:
     return "begun" if (training.workdir / "checkpoints").exists() else "to do"
 
 
-def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], Result]:
+def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], OurResult]:
     """The evaluations there are, by what the paper calls dataset and network."""
     return {
-        (EXPERIMENTS[name].dataset, EXPERIMENTS[name].network): Result(
+        (EXPERIMENTS[name].dataset, EXPERIMENTS[name].network): OurResult(
             " ".join([run.label, *options.overrides]),
             json.loads(run.summary.read_text()),
             _count_backbone(run.main.config),

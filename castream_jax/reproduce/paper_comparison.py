@@ -13,7 +13,7 @@ _WHOLE_NETWORK = ("supp-table5",)
 _KEYS = {"mAP": "mean_average_precision"}
 
 
-class Result(NamedTuple):
+class OurResult(NamedTuple):
     """Our evaluation of one experiment.
 
     Attributes:
@@ -29,7 +29,7 @@ class Result(NamedTuple):
     comparable: bool
 
 
-class Value(NamedTuple):
+class PairedValue(NamedTuple):
     """One number, in percent; a count of parameters has no interval, and is to equal the exact one.
 
     Attributes:
@@ -47,20 +47,20 @@ class Value(NamedTuple):
     outside: bool | None = None
 
 
-class Line(NamedTuple):
+class PairedRow(NamedTuple):
     """A published row and its numbers: `{"AD": …, "AG": …, …}`, `"parameters"` among them."""
 
     row: PublishedRow
-    values: dict[str, Value]
+    values: dict[str, PairedValue]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PaperComparison:
     """One table; `results` are keyed by (dataset, network) and may lack some that are not measured yet."""
 
     table: str
-    lines: tuple[Line, ...]
-    results: Mapping[tuple[str, str], Result]
+    lines: tuple[PairedRow, ...]
+    results: Mapping[tuple[str, str], OurResult]
 
     @property
     def title(self) -> str:
@@ -71,11 +71,11 @@ class Comparison:
         return all(result.comparable for result in self.results.values())
 
     @property
-    def values(self) -> list[Value]:
+    def values(self) -> list[PairedValue]:
         return [value for line in self.lines for value in line.values.values()]
 
 
-def compare(table: str, results: Mapping[tuple[str, str], Result]) -> Comparison:
+def compare(table: str, results: Mapping[tuple[str, str], OurResult]) -> PaperComparison:
     """Every number of a published table beside ours.
 
     Differences and marks are of the numbers as they are printed, with two decimals: who subtracts finds the same.
@@ -86,11 +86,11 @@ def compare(table: str, results: Mapping[tuple[str, str], Result]) -> Comparison
     """
     rows = published_rows(table)
     keys = {(row.dataset, row.network) for row in rows}
-    lines = tuple(Line(row, _values(row, results.get((row.dataset, row.network)))) for row in rows)
-    return Comparison(table, lines, {key: result for key, result in results.items() if key in keys})
+    lines = tuple(PairedRow(row, _values(row, results.get((row.dataset, row.network)))) for row in rows)
+    return PaperComparison(table, lines, {key: result for key, result in results.items() if key in keys})
 
 
-def _values(row: PublishedRow, result: Result | None) -> dict[str, Value]:
+def _values(row: PublishedRow, result: OurResult | None) -> dict[str, PairedValue]:
     values = {}
     if row.parameters:
         values["parameters"] = _parameters(row, result)
@@ -108,29 +108,29 @@ def _entry(row: PublishedRow, summary: Mapping[str, Any]) -> Mapping[str, Any] |
     return next(entries, None)
 
 
-def _percent(quantity: str, paper: str, entry: Mapping[str, Any] | None, *, comparable: bool) -> Value:
+def _percent(quantity: str, paper: str, entry: Mapping[str, Any] | None, *, comparable: bool) -> PairedValue:
     if entry is None:
-        return Value(paper)
+        return PairedValue(paper)
     key = _KEYS.get(quantity, quantity)
     if key not in entry and quantity == "mAP" and not comparable:
         key = "accuracy"  # which data of one label has instead
     if entry.get(key) is None:
-        return Value(paper)
+        return PairedValue(paper)
     ours = round(100 * entry[key], 2)
     bounds = entry.get("intervals", {}).get(key)
     interval = None if bounds is None else (round(100 * bounds[0], 2), round(100 * bounds[1], 2))
     if not comparable:
-        return Value(paper, ours, interval)
+        return PairedValue(paper, ours, interval)
     outside = None if interval is None else not interval[0] <= float(paper) <= interval[1]
-    return Value(paper, ours, interval, round(ours - float(paper), 2), outside)
+    return PairedValue(paper, ours, interval, round(ours - float(paper), 2), outside)
 
 
-def _parameters(row: PublishedRow, result: Result | None) -> Value:
+def _parameters(row: PublishedRow, result: OurResult | None) -> PairedValue:
     if result is None or row.head not in result.summary["heads"]:
-        return Value(row.parameters)
+        return PairedValue(row.parameters)
     ours = result.summary["heads"][row.head]["parameters"]
     if row.table in _WHOLE_NETWORK:
         ours += result.backbone_parameters
     if not result.comparable or row.exact_parameters is None:
-        return Value(row.parameters, ours)
-    return Value(row.parameters, ours, None, ours - row.exact_parameters, ours != row.exact_parameters)
+        return PairedValue(row.parameters, ours)
+    return PairedValue(row.parameters, ours, None, ours - row.exact_parameters, ours != row.exact_parameters)

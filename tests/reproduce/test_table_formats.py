@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from castream_jax.reproduce.compare import Result, compare
-from castream_jax.reproduce.layout import MARK, caption
+from castream_jax.reproduce.paper_comparison import OurResult, compare
 from castream_jax.reproduce.published import TABLES, published_rows
-from castream_jax.reproduce.render import html, latex, markdown, to_csv, write_table
+from castream_jax.reproduce.table_formats import html, latex, markdown, to_csv, write_table
+from castream_jax.reproduce.table_layout import MARK, caption
 
 BACKBONE = 25_557_032
 FINGERPRINT = "0123456789abcdef"
 
 
-def result(table: str, key: tuple[str, str], *, comparable: bool = True, name: str = "A run", **changes: Any) -> Result:
+def result(
+    table: str, key: tuple[str, str], *, comparable: bool = True, name: str = "A run", **changes: Any
+) -> OurResult:
     """An evaluation 0.3 points above the paper in AD and 0.1 elsewhere, all intervals 0.2 to either side."""
     heads: dict[str, Any] = {}
     metrics: list[dict[str, Any]] = []
@@ -42,10 +44,10 @@ def result(table: str, key: tuple[str, str], *, comparable: bool = True, name: s
         "metrics": metrics,
         "versions": {"castream_jax": "9.8.7", "jax": "0.10.2"},
     }
-    return Result("imagenet/x", summary | changes, BACKBONE, comparable)
+    return OurResult("imagenet/x", summary | changes, BACKBONE, comparable)
 
 
-def results(table: str, **options: Any) -> dict[tuple[str, str], Result]:
+def results(table: str, **options: Any) -> dict[tuple[str, str], OurResult]:
     keys = dict.fromkeys((row.dataset, row.network) for row in published_rows(table))
     return {key: result(table, key, **options) for key in keys}
 

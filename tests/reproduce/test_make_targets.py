@@ -8,8 +8,8 @@ from PIL import Image
 import pytest
 
 from castream_jax.cli import main
-from castream_jax.reproduce.run import reproduce
-from castream_jax.reproduce.runs import Options, open_runs
+from castream_jax.reproduce.make_targets import reproduce
+from castream_jax.reproduce.needed_runs import Options, open_runs
 
 # Small enough for tests, whatever the config; four devices.
 TINY = [
@@ -168,10 +168,12 @@ def test_a_backbone_is_trained_first_and_an_interruption_continues(tmp_path: Pat
 
     # Both first trainings and one evaluation done, the last one interrupted.
     evaluations = iter([None])
-    from castream_jax.reproduce import run
+    from castream_jax.reproduce import make_targets
 
-    evaluate = run.evaluate
-    monkeypatch.setattr(run, "evaluate", lambda *a: evaluate(*a) if next(evaluations, 1) is None else interrupted())
+    evaluate = make_targets.evaluate
+    monkeypatch.setattr(
+        make_targets, "evaluate", lambda *a: evaluate(*a) if next(evaluations, 1) is None else interrupted()
+    )
     assert command(workdir, "supp-table1:small", configs=folder.parent) == 130
     there = read_table(workdir, "supp-table1")
     assert {row["network"] for row in there if row["ours"]} == {"ResNet-18"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Experiment(NamedTuple):
+class PaperExperiment(NamedTuple):
     """One config of the paper.
 
     Attributes:
@@ -27,13 +27,13 @@ ABLATIONS = "ablations/all"
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("imagenet/resnet18", "ImageNet", "ResNet-18"),
-        Experiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
-        Experiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", {"small": "small-backbone"}),
-        Experiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", {"small": "small-backbone"}),
-        Experiment("cub/resnet50", "CUB-200-2011", "ResNet-50", {"": "backbone"}),
-        Experiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", {"": "backbone"}),
-        Experiment(ABLATIONS, "ImageNet", "ResNet-50"),
+        PaperExperiment("imagenet/resnet18", "ImageNet", "ResNet-18"),
+        PaperExperiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
+        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", {"small": "small-backbone"}),
+        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", {"small": "small-backbone"}),
+        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", {"": "backbone"}),
+        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", {"": "backbone"}),
+        PaperExperiment(ABLATIONS, "ImageNet", "ResNet-50"),
     )
 }
 

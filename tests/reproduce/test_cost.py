@@ -15,12 +15,11 @@ from tiers import slow_after
 from castream_jax.backbones.cifar_resnet import CifarResNet
 from castream_jax.experiment.config import Config, open_config
 from castream_jax.metrics import score
-from castream_jax.reproduce.experiments import EXPERIMENTS
-from castream_jax.reproduce.plan import (
+from castream_jax.reproduce.cost import (
     H200,
     DataSize,
     ImageCost,
-    Step,
+    PlannedStep,
     Work,
     data_size,
     evaluation_work,
@@ -29,8 +28,9 @@ from castream_jax.reproduce.plan import (
     plan_table,
     training_work,
 )
-from castream_jax.reproduce.run import plan
-from castream_jax.reproduce.runs import Options
+from castream_jax.reproduce.make_targets import plan
+from castream_jax.reproduce.needed_runs import Options
+from castream_jax.reproduce.paper_experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2]
 SIZE = DataSize(train=1000, test=100, image_bytes=10)
@@ -119,7 +119,10 @@ def test_sizes_are_published_or_counted(tmp_path: Path):
 
 def test_table_shows_every_step_and_what_is_left():
     work = Work("train", 115_305_030, 115_305_030, 9.25e17, 12_914_163_360_000, "float32")
-    steps = [Step("imagenet/convnext_[b]l:sample", work, "done"), Step("y", work._replace(step="evaluate"), "to do")]
+    steps = [
+        PlannedStep("imagenet/convnext_[b]l:sample", work, "done"),
+        PlannedStep("y", work._replace(step="evaluate"), "to do"),
+    ]
     console = Console(file=io.StringIO(), width=80)
     console.print(plan_table(steps))
     text = console.file.getvalue()  # pyright: ignore
@@ -149,7 +152,7 @@ def test_configs_state_the_hours_of_the_plan(name: str):
 
 
 def test_plan_of_the_tables_trains_resnet50_once(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("castream_jax.reproduce.run.image_cost", lambda config: COST)
+    monkeypatch.setattr("castream_jax.reproduce.make_targets.image_cost", lambda config: COST)
     steps = plan(["table1", "supp-table3", "supp-table4", "supp-table5"], tmp_path, Options())
     assert [(step.experiment, step.work.step) for step in steps] == [
         (name, step) for name in ("ablations/all", "imagenet/convnext_base") for step in ("train", "evaluate")

@@ -5,8 +5,16 @@ import io
 from pathlib import Path
 
 from castream_jax.reporting.templates import html_environment
-from castream_jax.reproduce.compare import Comparison
-from castream_jax.reproduce.layout import MARK, Cell, Part, caption, parts, provenances, versions
+from castream_jax.reproduce.paper_comparison import PaperComparison
+from castream_jax.reproduce.table_layout import (
+    MARK,
+    PrintedCell,
+    TablePart,
+    caption,
+    provenances,
+    table_parts,
+    versions,
+)
 from castream_jax.runtime.atomic_files import write_atomically
 
 CSV_FIELDS: tuple[str, ...] = (
@@ -21,7 +29,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def write_table(comparison: Comparison, folder: Path) -> list[Path]:
+def write_table(comparison: PaperComparison, folder: Path) -> list[Path]:
     """Writes `<table>.md`, `.html`, `.tex` and `.csv` into `folder`, which is made; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -31,10 +39,10 @@ def write_table(comparison: Comparison, folder: Path) -> list[Path]:
     return paths
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: PaperComparison) -> str:
     """GitHub Markdown; numbers whose published value lies outside the interval are bold and marked."""
     lines = [f"## {comparison.table}", "", _plain(caption(comparison)), ""]
-    for part in parts(comparison):
+    for part in table_parts(comparison):
         lines += [f"### {part.title}", "", _markdown_row((*part.name_headers, "", *part.headers))]
         lines.append("|" + "---|" * (len(part.name_headers) + 1) + "---:|" * len(part.headers))
         for names, which, cells in _flat(part):
@@ -47,22 +55,22 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def html(comparison: Comparison) -> str:
+def html(comparison: PaperComparison) -> str:
     """One page that needs no other file."""
     environment = html_environment("castream_jax.reproduce")
     return environment.get_template("table.html.j2").render(
         table=comparison.table,
         caption=caption(comparison),
-        parts=list(parts(comparison)),
+        parts=list(table_parts(comparison)),
         provenances=provenances(comparison),
         mark=MARK,
     )
 
 
-def latex(comparison: Comparison) -> str:
+def latex(comparison: PaperComparison) -> str:
     """A `table` of `booktabs` tabulars; needs `\\usepackage{booktabs}`."""
     lines = [r"\begin{table}", r"\centering\small"]
-    for part in parts(comparison):
+    for part in table_parts(comparison):
         columns = "l" * (len(part.name_headers) + 1) + "r" * len(part.headers)
         header = " & ".join(_latex(text) for text in (*part.name_headers, "", *part.headers))
         lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header + r" \\"]
@@ -76,7 +84,7 @@ def latex(comparison: Comparison) -> str:
     return "\n".join([*lines, rf"\label{{tab:{comparison.table}}}", r"\end{table}", ""])
 
 
-def to_csv(comparison: Comparison) -> str:
+def to_csv(comparison: PaperComparison) -> str:
     """One line per number, with all that it depends on; empty where there is none."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n", restval="")
@@ -105,7 +113,7 @@ def to_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def _flat(part: Part) -> list[tuple[tuple[str, ...], str, tuple[Cell, ...]]]:
+def _flat(part: TablePart) -> list[tuple[tuple[str, ...], str, tuple[PrintedCell, ...]]]:
     """The lines of a part; names stand on the first of each row."""
     return [
         (row.names if i == 0 else ("",) * len(row.names), which, cells)
@@ -127,7 +135,7 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _latex_provenance(comparison: Comparison) -> list[str]:
+def _latex_provenance(comparison: PaperComparison) -> list[str]:
     return [
         _latex("; ".join(value if key == "Experiment" else f"{key}: {value}" for key, value in fields.items()) + ".")
         for fields in provenances(comparison)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from castream_jax.experiment.config import Config, open_config, override
-from castream_jax.reproduce.experiments import EXPERIMENTS, TARGETS
+from castream_jax.reproduce.paper_experiments import EXPERIMENTS, TARGETS
 
 # Folders looked for in DATA, by source; where there is none, DATA itself is the dataset.
 _FOLDERS = {"imagenet": "imagenet", "cub": "cub", "voc": "voc", "indoor67": "indoor67", "image_folder": "cifar10"}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from castream_jax.drawing.titles import method_title
 from castream_jax.reporting.metric_table import METRICS
-from castream_jax.reproduce.compare import Comparison, Line, Result, Value
+from castream_jax.reproduce.paper_comparison import OurResult, PairedRow, PairedValue, PaperComparison
 from castream_jax.reproduce.published import PublishedRow
 
 MARK = "‡"  # beside our number, where the published one lies outside its interval
@@ -18,30 +18,30 @@ _HEADERS = {column.key: column.header for column in METRICS} | {
 _KINDS = ("paper", "ours", "difference", "interval")
 
 
-class Cell(NamedTuple):
+class PrintedCell(NamedTuple):
     """A text, and whether the published number lies outside our interval."""
 
     text: str
     outside: bool = False
 
 
-class Row(NamedTuple):
+class PrintedRow(NamedTuple):
     """One published row: its names, and the lines below each other: `("paper", cells)`, `("ours", cells)`, …"""
 
     names: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+    lines: tuple[tuple[str, tuple[PrintedCell, ...]], ...]
 
 
-class Part(NamedTuple):
+class TablePart(NamedTuple):
     """Recognition, or interpretability: rows with the same columns."""
 
     title: str
     name_headers: tuple[str, ...]
     headers: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PrintedRow, ...]
 
 
-def parts(comparison: Comparison) -> Iterator[Part]:
+def table_parts(comparison: PaperComparison) -> Iterator[TablePart]:
     """The parts of a table, as the paper divides it."""
     for with_method, title in ((False, "Recognition"), (True, "Interpretability")):
         lines = [line for line in comparison.lines if bool(line.row.method) == with_method]
@@ -52,18 +52,18 @@ def parts(comparison: Comparison) -> Iterator[Part]:
         names = [_names(line.row) for line in lines]
         shown = [i for i in range(4) if len({name[i] for name in names}) > 1 or i == 3]
         kinds = _KINDS if comparison.comparable else ("paper", "ours", "interval")
-        yield Part(
+        yield TablePart(
             title,
             tuple(("Dataset", "Network", "Method", "Head")[i] for i in shown),
             tuple(_HEADERS[key] for key in keys),
             tuple(
-                Row(tuple(name[i] for i in shown), tuple((kind, _cells(line, keys, kind)) for kind in kinds))
+                PrintedRow(tuple(name[i] for i in shown), tuple((kind, _cells(line, keys, kind)) for kind in kinds))
                 for name, line in zip(names, lines, strict=True)
             ),
         )
 
 
-def caption(comparison: Comparison) -> str:
+def caption(comparison: PaperComparison) -> str:
     """What the table shows, how to read it, and what may be compared."""
     names = " · ".join(f"{network}, {dataset}" for dataset, network in _networks(comparison))
     text = f"{comparison.title} ({names}). Percent. "
@@ -87,7 +87,7 @@ def caption(comparison: Comparison) -> str:
     return text + (f"Not measured: {missing} of {len(comparison.values)}." if missing else "")
 
 
-def provenance(result: Result, dataset: str, network: str) -> dict[str, str]:
+def provenance(result: OurResult, dataset: str, network: str) -> dict[str, str]:
     """Where one experiment's numbers come from."""
     summary = result.summary
     protocol = summary["protocol"]
@@ -104,17 +104,17 @@ def provenance(result: Result, dataset: str, network: str) -> dict[str, str]:
     return {key: value for key, value in fields.items() if value}
 
 
-def versions(result: Result) -> str:
+def versions(result: OurResult) -> str:
     """`castream_jax 0.1, jax 0.10.2, …`"""
     return ", ".join(f"{name} {version}" for name, version in result.summary["versions"].items())
 
 
-def provenances(comparison: Comparison) -> list[dict[str, str]]:
+def provenances(comparison: PaperComparison) -> list[dict[str, str]]:
     """Of all experiments of a table."""
     return [provenance(result, *key) for key, result in comparison.results.items()]
 
 
-def _networks(comparison: Comparison) -> list[tuple[str, str]]:
+def _networks(comparison: PaperComparison) -> list[tuple[str, str]]:
     return list(dict.fromkeys((line.row.dataset, line.row.network) for line in comparison.lines))
 
 
@@ -122,18 +122,18 @@ def _names(row: PublishedRow) -> tuple[str, str, str, str]:
     return row.dataset, row.network, method_title(row.method), row.label
 
 
-def _cells(line: Line, keys: Sequence[str], kind: str) -> tuple[Cell, ...]:
-    return tuple(_cell(line.values[key], kind) if key in line.values else Cell("") for key in keys)
+def _cells(line: PairedRow, keys: Sequence[str], kind: str) -> tuple[PrintedCell, ...]:
+    return tuple(_cell(line.values[key], kind) if key in line.values else PrintedCell("") for key in keys)
 
 
-def _cell(value: Value, kind: str) -> Cell:
+def _cell(value: PairedValue, kind: str) -> PrintedCell:
     if kind == "paper":
-        return Cell(value.paper)
+        return PrintedCell(value.paper)
     if kind == "ours":
-        return Cell(_number(value.ours), bool(value.outside))
+        return PrintedCell(_number(value.ours), bool(value.outside))
     if kind == "difference":
-        return Cell(_number(value.difference, sign=True))
-    return Cell("–" if value.interval is None else f"[{value.interval[0]:.2f}, {value.interval[1]:.2f}]")
+        return PrintedCell(_number(value.difference, sign=True))
+    return PrintedCell("–" if value.interval is None else f"[{value.interval[0]:.2f}, {value.interval[1]:.2f}]")
 
 
 def _number(number: float | None, *, sign: bool = False) -> str:

@@ -23,7 +23,7 @@ from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
 from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
-from castream_jax.reproduce.identity import check_identity, draw_identity
+from castream_jax.reproduce.identity_figure import check_identity, draw_identity
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.training.step import to_unit_range
 

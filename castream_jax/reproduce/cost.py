@@ -104,7 +104,7 @@ class Work(NamedTuple):
         )
 
 
-class Step(NamedTuple):
+class PlannedStep(NamedTuple):
     """A `Work` of a named experiment, and how far it is: `"done"`, `"begun"` or `"to do"`."""
 
     experiment: str
@@ -133,14 +133,14 @@ def image_cost(config: Config) -> ImageCost:
     size = config.data.image_size
     pixels = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
 
-    def baseline(state: Any, pixels: jax.Array) -> jax.Array:
+    def reference(state: Any, pixels: jax.Array) -> jax.Array:
         backbone = nnx.merge(graphdef, state).backbone
         return backbone.classify(backbone.stages(pixels)[-1].mean((1, 2)))
 
     def everything(state: Any, pixels: jax.Array) -> dict[str, jax.Array]:
         return nnx.merge(graphdef, state)(pixels)
 
-    trunk, together = (_count_flops(function, state, pixels) for function in (baseline, everything))
+    trunk, together = (_count_flops(function, state, pixels) for function in (reference, everything))
     return ImageCost(trunk, together - trunk, channels=model.backbone.stage_dims[-1])
 
 
@@ -165,24 +165,24 @@ def passes_per_explained_image(config: Config, channels: int) -> int:
     """Trunk passes that the maps of one image and their metrics take, one pass serving all heads.
 
     The image as it is, blurred and empty: 3. Per map, the image masked by it and the inner steps of insertion and
-    deletion; a baseline's map is one for all heads. Score-CAM: one per channel, at most, for all heads together.
+    deletion; a baseline map is one for all heads. Score-CAM: one per channel, at most, for all heads together.
     Gradients of the heads: none.
     """
     protocol = get_protocol(config.evaluation.protocol)
     size = config.data.image_size
     steps = len(pixels_moved(size, size, protocol.rows_per_step, protocol.num_steps)) - 1
     streams = len(config.streams)
-    of_map = 1 + 2 * (steps - 1)
-    passes = 3 + (len(BASELINES) * of_map if config.evaluation.baselines else 0)
+    passes_per_map = 1 + 2 * (steps - 1)
+    passes = 3 + (len(BASELINES) * passes_per_map if config.evaluation.baselines else 0)
     for method in config.evaluation.methods:
         maps = streams if method.startswith("attention") else 1 + streams
-        passes += maps * of_map
+        passes += maps * passes_per_map
         if method == "scorecam":
             passes += min(protocol.scorecam_channels or channels, channels)
     return passes
 
 
-def plan_table(steps: Sequence[Step], machine: Machine = H200) -> Table:
+def plan_table(steps: Sequence[PlannedStep], machine: Machine = H200) -> Table:
     """The steps for the terminal, with the hours still to be spent; passes are those through the trunk.
 
     Eight machines take an eighth of the time: they exchange nothing in an evaluation, and in a training step 28 MB per
