@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Float, Int, UInt8
-from matplotlib.figure import Figure
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 from castream_jax.attribution import attribute
@@ -16,8 +15,7 @@ from castream_jax.backbones import fingerprint
 from castream_jax.data import Source, eval_loader, open_source, record_transforms
 from castream_jax.data.subset import Subset
 from castream_jax.drawing.figure_files import save_figure
-from castream_jax.drawing.overlay import overlay
-from castream_jax.drawing.style import PIXELS_PER_INCH, style
+from castream_jax.drawing.overlay_grid import MapColumn, overlay_grid
 from castream_jax.drawing.titles import method_title
 from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
@@ -94,7 +92,8 @@ def write_figure(target: str, model: Model, config: Config, folder: Path, label:
         labels = np.where(batch["label"] < model.backbone.num_classes, batch["label"], 0)
         methods = tuple(dict.fromkeys(method for _, method in panels.maps))
         maps = attribute(model, pixels, labels, methods, protocol)
-        figure = compose(panels, batch["pixels"], classes, {key: np.asarray(maps[key]) for key in panels.maps})
+        columns = [MapColumn(_title(*key, maps[key]), np.asarray(maps[key])) for key in panels.maps]
+        figure = overlay_grid(batch["pixels"], classes, columns)
     caption = (
         f"{title}. Rows: {config.name}, test images of ours. Network: {label}; protocol {protocol.name} "
         f"({protocol.hash}), trunk fingerprint {fingerprint(model.backbone)}."
@@ -132,35 +131,10 @@ def choose_images(source: Source, classes: Sequence[str], per_class: int) -> Int
     return np.array(chosen) if chosen else evenly_spaced(len(source), len(classes) * per_class)
 
 
-def compose(
-    panels: Panels,
-    pixels: UInt8[np.ndarray, "images h w 3"],
-    class_names: Sequence[str],
-    maps: Mapping[Key, Float[np.ndarray, "images _h _w"]],
-) -> Figure:
-    """One row per image: the image under its class, and each map over it."""
-    rows, columns = len(pixels), 1 + len(panels.maps)
-    with style():
-        figure = Figure(figsize=(1.2 * columns, 1.3 * rows + 0.2), dpi=PIXELS_PER_INCH, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for row, image in enumerate(pixels):
-            shown = [image, *(overlay(image, maps[key][row]) for key in panels.maps)]
-            for column, (ax, panel) in enumerate(zip(axes[row], shown, strict=True)):
-                ax.imshow(panel)
-                ax.set_xticks([])
-                ax.set_yticks([])
-                ax.spines[:].set_visible(False)
-                if row == 0:
-                    ax.set_title("Input image" if column == 0 else _title(*panels.maps[column - 1], maps))
-            axes[row][0].set_ylabel(class_names[row])
-    return figure
-
-
-def _title(head: str, method: str, maps: Mapping[Key, Float[np.ndarray, "images _h _w"]]) -> str:
+def _title(head: str, method: str, maps: Float[Array, "images h w"]) -> str:
     name, _, stage = method.partition(":")
     if stage:
-        height, width = maps[head, method].shape[1:]
-        return f"S{stage}\n{height} × {width}"
+        return f"S{stage}\n{maps.shape[1]} × {maps.shape[2]}"
     return method_title(method) if name == "attention" else f"{method_title(method)}\n{head.upper()}"
 
 

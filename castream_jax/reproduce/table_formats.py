@@ -1,4 +1,4 @@
-"""A comparison as Markdown, HTML, LaTeX and CSV."""
+"""A comparison with the paper as Markdown, HTML, LaTeX and CSV."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""How a comparison is laid out, whatever it is written in: captions, columns, and the texts of all cells."""
+"""Captions, columns and the text of every cell of a comparison, for all output formats."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -110,7 +110,7 @@ def versions(result: OurResult) -> str:
 
 
 def provenances(comparison: PaperComparison) -> list[dict[str, str]]:
-    """Of all experiments of a table."""
+    """`provenance` of every experiment of a table."""
     return [provenance(result, *key) for key, result in comparison.results.items()]
 
 

@@ -31,7 +31,7 @@ def render_card(description: Description, format_: str, program_size: int | None
         keep_trailing_newline=True,
     )
     config: Any = description.config or {}
-    return environment.get_template("card.md.j2").render(
+    return environment.get_template("model_card.md.j2").render(
         about=description,
         format=format_,
         size=program_size,
