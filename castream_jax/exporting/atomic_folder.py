@@ -1,4 +1,4 @@
-"""A folder written whole or not at all, over nobody else's files."""
+"""Writes a folder as a whole or not at all, and replaces nothing but an earlier export."""
 
 from collections.abc import Collection, Iterator
 import contextlib

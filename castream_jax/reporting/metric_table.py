@@ -120,7 +120,7 @@ def table_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
             ]
             rows.append(MetricRow(method, head, tuple(cells)))
             if head != REFERENCE_HEAD and REFERENCE_HEAD in percents:
-                # Of the printed values, so that a reader who subtracts them finds the same number.
+                # Differences of rounded values: subtracting the printed numbers gives the printed difference.
                 cells = [
                     difference_cell(c, values[c.key] - percents[REFERENCE_HEAD][c.key], differences.get(head, {}))
                     for c in columns

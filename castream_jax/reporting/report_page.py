@@ -121,7 +121,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["settings"] = _settings
     environment.filters["correlation"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
     environment.globals["zip"] = zip
-    # Of the package, not of data: inserted as they are.
+    # These files belong to the package, so they need no escaping.
     folder = resources.files("castream_jax.reporting")
     for name, file in (("style", "report.css"), ("script", "report.js")):
         environment.globals[name] = Markup(folder.joinpath(file).read_text(encoding="utf-8"))

@@ -154,7 +154,7 @@ def find_conflicts(first: EvaluatedExperiment, other: EvaluatedExperiment) -> li
     explained = [_explained(e) for e in (first, other)]
     counts = [e.summary["images"] for e in (first, other)]
     if counts[0] != counts[1] or explained[0] != explained[1]:
-        # Of other data, equal indices are other images.
+        # With different data, equal indices do not mean equal images.
         common = f" ({len(explained[0] & explained[1]):,} in common)" if not conflicts_in_data(conflicts) else ""
         conflicts.append(Conflict("images explained", *(f"{n:,}{common}" for n in counts), recognition=False))
     return conflicts

@@ -52,7 +52,7 @@ class Machine(NamedTuple):
     """Sustained throughputs of one machine, assumed, not measured.
 
     Attributes:
-        name: for people.
+        name: as the plan prints it.
         flops: floating point operations a second, by the type that the trunk computes in.
         decoded: JPEGs decoded and resized a second, all cores together.
         read: bytes read from storage a second.

@@ -88,7 +88,7 @@ def write_figure(target: str, model: Model, config: Config, folder: Path, label:
         largest, bound = identity.difference.max(), identity.bound.max()
         title += f" Largest difference: {largest:.2e}; float32 rounding can take it to {bound:.2e}"
     else:
-        # Of other data than the model's, raw attention is shown alone, which is of no class.
+        # Images of unknown classes are shown under raw attention alone, which depends on no class.
         labels = np.where(batch["label"] < model.backbone.num_classes, batch["label"], 0)
         methods = tuple(dict.fromkeys(method for _, method in panels.maps))
         maps = attribute(model, pixels, labels, methods, protocol)

@@ -78,7 +78,7 @@ class PaperComparison:
 def compare(table: str, results: Mapping[tuple[str, str], OurResult]) -> PaperComparison:
     """Every number of a published table beside ours.
 
-    Differences and marks are of the numbers as they are printed, with two decimals: who subtracts finds the same.
+    Differences and marks follow from the printed numbers, which have two decimals.
 
     Args:
         table: key of `TABLES`.
