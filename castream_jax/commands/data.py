@@ -29,8 +29,9 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: if an image is unreadable, when all splits are done.
     """
-    from castream_jax.data.check import check_source, describe, write_sample
+    from castream_jax.data.check import check_source, describe, sample
     from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.drawing.sample_sheet import write_sample
     from castream_jax.experiment.config import base_config
     from castream_jax.runtime.progress import Progress
 
@@ -45,10 +46,10 @@ def check(arguments: argparse.Namespace) -> None:
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
         result = check_source(source, progress.pace, arguments.threads)
-        sample = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
-        write_sample(source, sample)
+        path = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        write_sample(sample(source), path)
         print(f"{arguments.source} {split}".strip(), *describe(result, source.class_names), sep="\n  ")
-        print(f"  sample: {sample}", flush=True)
+        print(f"  sample: {path}", flush=True)
         unreadable += len(result.unreadable)
     if unreadable:
         raise ValueError(

@@ -12,7 +12,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints each row as soon as it is known."""
-    from castream_jax.reporting.models import models_table
+    from castream_jax.reporting.backbone_table import models_table
 
     for line in models_table():
         print(line, flush=True)

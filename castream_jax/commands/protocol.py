@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the table."""
-    from castream_jax.reporting.protocols import differences_table, protocol_table, protocols_table
+    from castream_jax.reporting.protocol_tables import differences_table, protocol_table, protocols_table
 
     tables = {"list": protocols_table, "show": protocol_table, "diff": differences_table}
     for line in tables[arguments.action](*getattr(arguments, "names", ())):

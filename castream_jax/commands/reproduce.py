@@ -34,9 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
         target, _, form = text.partition(":")
         by_form.setdefault(form, []).append(target)
     start()
-    from castream_jax.reproduce.plan import plan_table
-    from castream_jax.reproduce.run import plan, reproduce
-    from castream_jax.reproduce.runs import Options
+    from castream_jax.reproduce.cost import plan_table
+    from castream_jax.reproduce.make_targets import plan, reproduce
+    from castream_jax.reproduce.needed_runs import Options
 
     requests = [
         (targets, arguments.workdir, Options(form, arguments.data, arguments.configs, arguments.overrides))

@@ -1,20 +1,16 @@
-"""`castream data check`: counts a dataset, decodes every image of it, and draws a sample to look at."""
+"""`castream data check`: counts a dataset, decodes every image of it, and chooses a sample to look at."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import itertools
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxtyping import Float, UInt8
 import numpy as np
-from PIL import Image, ImageDraw
 
 from castream_jax.data.decode import EncodedImage, UnreadableImageError
 from castream_jax.data.source import Source, open_record
-
-_SIDE, _CAPTION = 128, 16  # of one image of the sample, and of the text below it, in pixels
 
 
 class Check(NamedTuple):
@@ -34,6 +30,14 @@ class Check(NamedTuple):
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
     boxes: int | None
+
+
+class Example(NamedTuple):
+    """An image of the sample, the names of its classes, and its boxes x0, y0, x1, y1 in pixels."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    classes: str
+    boxes: Float[np.ndarray, "n 4"]
 
 
 def check_source(source: Source, report: Callable[[int], None] = lambda done: None, num_threads: int = 4) -> Check:
@@ -119,37 +123,13 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def write_sample(source: Source, path: str | os.PathLike[str], count: int = 24, columns: int = 6) -> int:
-    """Draws `count` evenly spaced records, squashed to squares, with their boxes and the names of their classes.
-
-    Returns:
-        The number of images drawn; unreadable ones are left out.
-    """
+def sample(source: Source, count: int = 24) -> Iterator[Example]:
+    """`count` evenly spaced records; unreadable ones are left out."""
     chosen = np.unique(np.arange(min(count, len(source))) * len(source) // max(1, min(count, len(source))))
-    cells = [cell for index in chosen.tolist() if (cell := _cell(source, index)) is not None]
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * _SIDE, max(1, rows) * (_SIDE + _CAPTION)), "white")
-    for place, cell in enumerate(cells):
-        sheet.paste(cell, (place % columns * _SIDE, place // columns * (_SIDE + _CAPTION)))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
-    return len(cells)
-
-
-def _cell(source: Source, index: int) -> Image.Image | None:
-    try:
-        record = source[index]
-    except UnreadableImageError:
-        return None
-    image = Image.fromarray(record["pixels"])
-    draw_on = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(draw_on)
-    scale = np.array([_SIDE / image.width, _SIDE / image.height] * 2)
-    for x0, y0, x1, y1 in (np.reshape(record["box"], (-1, 4)) * scale).tolist() if "box" in record else []:
-        if x1 > x0 and y1 > y0:
-            draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="red")
-    cell = Image.new("RGB", (_SIDE, _SIDE + _CAPTION), "white")
-    cell.paste(draw_on, (0, 0))
-    text = ", ".join(source.class_names[label] for label in _labels(record) if label >= 0) or "none"
-    ImageDraw.Draw(cell).text((2, _SIDE + 1), text.encode("latin-1", "replace").decode("latin-1")[:22], fill="black")
-    return cell
+    for index in chosen.tolist():
+        try:
+            record = source[index]
+        except UnreadableImageError:
+            continue
+        classes = ", ".join(source.class_names[label] for label in _labels(record) if label >= 0) or "none"
+        yield Example(record["pixels"], classes, np.reshape(record.get("box", ()), (-1, 4)))

@@ -19,7 +19,7 @@ from castream_jax.backbones.registry import get_architecture
 from castream_jax.data.decode import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.explanation import Explanation
-from castream_jax.explanation.images import Seen, are_images, is_image, read_image
+from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
 from castream_jax.model import ImageSpec, Model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream

@@ -1,4 +1,4 @@
-"""What a model saw in one image: predictions, saliency maps and attention, to draw, save and print."""
+"""What a model saw in one image: predictions, saliency maps and attention, to look at, save and print."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,14 @@ from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image
 
+from castream_jax.drawing.contact_sheet import Bar, BarChart, Sheet, Tile, TileRow, draw_sheet
+from castream_jax.drawing.overlay import overlay
+from castream_jax.drawing.titles import head_title, method_title
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.atomic_files import replacing, write_atomically
 
 TOP = 5  # predictions that are shown
+_COLUMN, _HIGHEST = 224, 336  # of a picture on the sheet, in pixels
 
 
 class Prediction(NamedTuple):
@@ -100,8 +104,8 @@ class Explanation:
         Raises:
             ValueError: if there is no such attention.
         """
-        of_heads = self.attention.get(head, {}).get(stage)
-        if of_heads is None or not 0 <= (attention_head or 0) < len(of_heads):
+        attention = self.attention.get(head, {}).get(stage)
+        if attention is None or not 0 <= (attention_head or 0) < len(attention):
             wanted = f"S{stage}" + ("" if attention_head is None else f", attention head {attention_head}")
             there = "; ".join(
                 f"{name} has {', '.join(f'S{number}' for number in stages)} of {len(next(iter(stages.values())))} "
@@ -109,28 +113,24 @@ class Explanation:
                 for name, stages in self.attention.items()
             )
             raise ValueError(f"There is no attention of {head!r} at {wanted}: {there or 'no head is a stream'}.")
-        scores = of_heads.mean(0) if attention_head is None else of_heads[attention_head]
+        scores = attention.mean(0) if attention_head is None else attention[attention_head]
         span = scores.max() - scores.min()
         return self._over_picture((scores - scores.min()) / span if span > 0 else np.zeros_like(scores))
 
     def _over_picture(self, saliency: Float[np.ndarray, "h w"]) -> Image.Image:
-        from castream_jax.reporting.gallery import overlay  # matplotlib is not needed before
-
         return Image.fromarray(overlay(np.asarray(self.picture), saliency))
 
     def attention_parts(self, head: str) -> list[tuple[int, int | None]]:
         """(stage, attention head) of all there is to see of a stream: of several attention heads, first their mean."""
         return [
             (stage, number)
-            for stage, of_heads in self.attention[head].items()
-            for number in (None, *(range(len(of_heads)) if len(of_heads) > 1 else ()))
+            for stage, attention in self.attention[head].items()
+            for number in (None, *(range(len(attention)) if len(attention) > 1 else ()))
         ]
 
     def overview(self) -> Image.Image:
         """Everything on one sheet."""
-        from castream_jax.explanation.drawing import overview, rows_of
-
-        return overview(self, rows_of(self))
+        return self._draw(self._sheet(self._map_tiles(), self._attention_tiles()))
 
     def show(self) -> None:
         """Shows everything: in a notebook below the cell, elsewhere in the system's image viewer."""
@@ -143,9 +143,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Everything as HTML with its pictures inside; a notebook shows it."""
-        from castream_jax.explanation.drawing import html, rows_of
+        from castream_jax.explanation.explanation_page import render_fragment  # with all of the report's page
 
-        return html(self, rows_of(self))
+        return render_fragment(self._sheet(self._map_tiles(), self._attention_tiles()), self.name)
 
     def as_dict(self) -> dict[str, Any]:
         """Predictions as plain values."""
@@ -168,7 +168,7 @@ class Explanation:
             of several attention heads `"S0"` their mean and `"S0:1"` one of them. The same, with `as_dict`, is in
             `explanation.json`.
         """
-        from castream_jax.explanation.drawing import overview, page, rows_of
+        from castream_jax.explanation.explanation_page import render_page
 
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,25 +178,79 @@ class Explanation:
                 image.save(temporary, compress_level=1)  # a third of the time for a little more disk
             return str(folder / f"{_file_name(name)}.png")
 
-        rows = rows_of(self)
-        write_atomically(folder / "index.html", page(self, rows))
+        maps, attention = self._map_tiles(), self._attention_tiles()
+        sheet = self._sheet(maps, attention)
+        write_atomically(folder / "index.html", render_page(sheet, self.name))
         files: dict[str, Any] = {
-            "overview": write(overview(self, rows), "overview"),
+            "overview": write(self._draw(sheet), "overview"),
             "page": str(folder / "index.html"),
             "overlays": {},
             "attention": {},
         }
-        for tile in (tile for row in rows for tile in row.tiles):
-            match tile.key:
-                case head, method:
-                    files["overlays"].setdefault(head, {})[method] = write(tile.image, f"{head}.{method}")
-                case head, stage, number:
-                    part = f"S{stage}" if number is None else f"S{stage}:{number}"
-                    name = f"{head}.attention.{part}"
-                    files["attention"].setdefault(head, {})[part] = write(tile.image, name)
+        for (head, method), tile in maps.items():
+            files["overlays"].setdefault(head, {})[method] = write(tile.image, f"{head}.{method}")
+        for head, tiles in attention.items():
+            for (stage, number), tile in tiles.items():
+                part = f"S{stage}" if number is None else f"S{stage}:{number}"
+                files["attention"].setdefault(head, {})[part] = write(tile.image, f"{head}.attention.{part}")
         text = json.dumps(self.as_dict() | {"files": files}, indent=2, ensure_ascii=False)
         write_atomically(folder / "explanation.json", text + "\n")
         return files
+
+    def _map_tiles(self) -> dict[tuple[str, str], Tile]:
+        return {
+            (head, method): Tile(
+                self.overlay(head, method),
+                f"{method_title(method)}, {head_title(head)}",
+                "" if "attention" in method else f"for {self.explained(head).title}",
+            )
+            for head, method in self.maps
+        }
+
+    def _attention_tiles(self) -> dict[str, dict[tuple[int, int | None], Tile]]:
+        return {
+            head: {part: self._attention_tile(head, *part) for part in self.attention_parts(head)}
+            for head in self.attention
+        }
+
+    def _attention_tile(self, head: str, stage: int, number: int | None) -> Tile:
+        count, height, width = self.attention[head][stage].shape
+        if number is not None:
+            title = f"S{stage}, attention head {number}"
+        else:
+            title = f"S{stage}" if count == 1 else f"S{stage}, mean of {count} heads"
+        return Tile(self.attention_overlay(head, stage, number), title, f"{width} × {height} positions")
+
+    def _sheet(
+        self, maps: Mapping[tuple[str, str], Tile], attention: Mapping[str, Mapping[tuple[int, int | None], Tile]]
+    ) -> Sheet:
+        """Predictions of each head, the image with its maps, then the attention of each stream, stage by stage."""
+        height, width = self.pixels.shape[:2]
+        rows = [TileRow("Saliency", [Tile(self.picture, "Image", f"seen at {width} × {height}"), *maps.values()])]
+        for head, tiles in attention.items():
+            title = f"Attention of {head_title(head)}"
+            if len(tiles) == len(self.attention[head]):
+                rows.append(TileRow(title, list(tiles.values())))
+                continue
+            # Of several attention heads, a row for each stage: their mean, and each of them.
+            for stage in self.attention[head]:
+                rows.append(TileRow(title, [tile for (at, _), tile in tiles.items() if at == stage]))
+                title = ""
+        charts = [BarChart(head_title(head), self._bars(head)) for head in self.probabilities]
+        return Sheet(Path(self.name).name, charts, rows)
+
+    def _bars(self, head: str) -> list[Bar]:
+        """The most probable classes and, if it is not among them, the one that is explained."""
+        shown = dict.fromkeys([*self.predictions(head), self.explained(head)])
+        return [Bar(one.title, one.probability, one.number == self.classes[head]) for one in shown]
+
+    def _draw(self, sheet: Sheet) -> Image.Image:
+        ratio = self.picture.height / self.picture.width
+        if ratio <= _HIGHEST / _COLUMN:
+            size = (_COLUMN, max(1, round(_COLUMN * ratio)))
+        else:
+            size = (round(_HIGHEST / ratio), _HIGHEST)
+        return draw_sheet(sheet, size, _COLUMN)
 
 
 def _as_dict(prediction: Prediction) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
         if (folder / "model.json").is_file():
             return load_pretrained(folder), "castream"
         if (folder / "config.json").is_file():
-            return _of_workdir(folder)
+            return _open_workdir(folder)
         raise ValueError(f"{source} is neither an export (it has no model.json) nor a workdir (no config.json).")
     if folder.suffix or len(folder.parts) > 1:
         raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")
@@ -44,7 +44,7 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     return Model(backbone, {"gap": GlobalAveragePooling()}), "castream"
 
 
-def _of_workdir(workdir: Path) -> tuple[Model, str]:
+def _open_workdir(workdir: Path) -> tuple[Model, str]:
     from castream_jax.experiment.restore import restore_model  # with all of training: a second that an export saves
 
     config = open_config(workdir / "config.json")

@@ -7,8 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from castream_jax.drawing.titles import head_title
 from castream_jax.explanation.explanation import Explanation
-from castream_jax.reporting.tables import head_title
 
 _SHOWN = 3  # predictions of each head
 

@@ -1,4 +1,4 @@
-"""`model.json`: what an export is, so that whoever has it needs nothing else."""
+"""`model.json`: describes an export; loading it needs no other information."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -31,7 +31,7 @@ class Description:
         trunk: `"included"`, or the name of the weights that it is (`"imagenet1k_v1"`).
         trunk_fingerprint: see `fingerprint`; checked at loading.
         heads: name -> `{"type": "gap"}`, or `"stream"` and the arguments of `CrossAttentionStream`.
-        images: size, way of resizing and class names; None where nobody said.
+        images: size, way of resizing and class names; None where unknown.
         config: the experiment's, as plain values; None where there was none.
         evaluation: the summary of an evaluation of these very heads; None where there was none.
         version: of castream_jax that wrote it.

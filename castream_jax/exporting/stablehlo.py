@@ -53,5 +53,5 @@ def outputs(model: Model, pixels: Float[Array, "b h w 3"]) -> Outputs:
         results["logits"][name] = model.backbone.classify(representation)
         first = len(stages) - len(attention)
         if attention:
-            results["attention"][name] = {f"S{first + i}": of_stage for i, of_stage in enumerate(attention)}
+            results["attention"][name] = {f"S{first + i}": scores for i, scores in enumerate(attention)}
     return results

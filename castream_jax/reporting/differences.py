@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from castream_jax.reporting.tables import columns_of, head_title, method_title, ordered_heads, ordered_methods
+from castream_jax.drawing.titles import head_title, method_title
+from castream_jax.reporting.metric_table import columns_of, ordered_heads, ordered_methods
 
 
 class DifferenceRow(NamedTuple):

@@ -1,9 +1,7 @@
 """The gallery: per image its picture, the maps laid over it, predictions and per-image numbers."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import io
 import json
 import math
 from pathlib import Path
@@ -11,30 +9,31 @@ import re
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, UInt8
-import matplotlib as mpl
 import numpy as np
 from PIL import Image
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from castream_jax.reporting.tables import BASELINE, BASELINE_METHODS, METRICS, head_title, method_title, ordered_heads
+from castream_jax.drawing.overlay import colored, css_scale
+from castream_jax.drawing.titles import REFERENCE_HEAD, head_title, method_title
+from castream_jax.drawing.web_pictures import data_uri
+from castream_jax.reporting.metric_table import BASELINE_METHODS, METRICS, ordered_heads
 
-# Perceptually uniform, unlike jet: equal steps of saliency look equal, and a grey print keeps the order.
-COLORMAP = "inferno"
-OPACITY = 0.6
 # A page of 200 images and 7 maps each stays below 10 MB: the photograph is embedded once per card, a map as a small
 # picture that the browser enlarges and lays over it. WebP at these settings: 10 kB and 2 kB (JPEG overlays: 12 kB).
 PHOTO_MIN, PHOTO_MAX, PHOTO_QUALITY = 192, 256, 80
 MAP_SIDE, MAP_QUALITY = 112, 90
 
 
-class Prediction(NamedTuple):
+class Verdict(NamedTuple):
+    """What a head predicts for an image, and whether that is its label."""
+
     head: str
     class_name: str
     correct: bool
 
 
-class Tile(NamedTuple):
+class CardPicture(NamedTuple):
     """One picture of a card with its numbers: the photograph and, unless empty, the data URI `saliency` over it."""
 
     title: str
@@ -54,7 +53,7 @@ class Card:
         photo: data URI.
         aspect: CSS `aspect-ratio`.
         boxes: CSS `inset` of each annotated box.
-        tiles: the photograph, then each map.
+        pictures: the photograph, then each map.
         values: JSON, `{map: {metric: number or null}}`, which the page sorts by.
         words: true and predicted classes, which the page searches.
     """
@@ -62,11 +61,11 @@ class Card:
     anchor: str
     name: str
     class_name: str
-    predictions: list[Prediction]
+    predictions: list[Verdict]
     photo: str
     aspect: str
     boxes: list[str]
-    tiles: list[Tile]
+    pictures: list[CardPicture]
     values: str
 
     @property
@@ -115,22 +114,22 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
         pixels = archive["pixels"][i]
         height, width = pixels.shape[:2]
         truth = class_name(class_names, label)
-        tiles = [Tile("Image", f"Image of class {truth}", "", [])]
+        pictures = [CardPicture("Image", f"Image of class {truth}", "", [])]
         values: dict[str, dict[str, float | None]] = {}
         for head, method in maps:
             title = _map_title(head, method)
             result = results.get((index, label, head, method))
             saliency = map_uri(archive[f"map/{head}/{method}"][i])
-            tiles.append(Tile(title, f"{title} over the image of class {truth}", saliency, _numbers(result)))
+            pictures.append(CardPicture(title, f"{title} over the image of class {truth}", saliency, _numbers(result)))
             if result is not None:
                 values[title] = {metric.key: _finite(result[metric.key]) for metric in METRICS}
-                baseline = results.get((index, label, BASELINE, method))
-                if head != BASELINE and baseline is not None:
+                reference = results.get((index, label, REFERENCE_HEAD, method))
+                if head != REFERENCE_HEAD and reference is not None:
                     values[_difference_title(head, method)] = {
-                        metric.key: _finite(_minus(result[metric.key], baseline[metric.key])) for metric in METRICS
+                        metric.key: _finite(_minus(result[metric.key], reference[metric.key])) for metric in METRICS
                     }
         predictions = [
-            Prediction(head_title(head), class_name(class_names, predicted), predicted == label)
+            Verdict(head_title(head), class_name(class_names, predicted), predicted == label)
             for head in heads
             if f"prediction/{head}" in archive
             for predicted in [int(archive[f"prediction/{head}"][i])]
@@ -144,32 +143,14 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
                 photo=photo_uri(pixels),
                 aspect=f"{width} / {height}",
                 boxes=_insets(archive["box"][i], height, width) if "box" in archive else [],
-                tiles=tiles,
+                pictures=pictures,
                 values=json.dumps(values),
             )
         )
     sortable = dict.fromkeys(title for card in cards for title in json.loads(card.values))
     found = sorted({word for card in cards for word in card.words.splitlines()})
-    colors = mpl.colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
     depth = [_map_title(head, method) for head, method in maps if re.fullmatch(r"attention:\d+", method)]
-    return Gallery(cards, list(sortable), found, depth, [f"rgb({r} {g} {b})" for r, g, b in colors.tolist()])
-
-
-def overlay(pixels: UInt8[np.ndarray, "H W 3"], saliency: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lays a saliency map in [0, 1] over its image, as the page does with CSS.
-
-    The map is brought to image size bilinearly with half-pixel centres, as when the metrics mask with it.
-    """
-    height, width = pixels.shape[:2]
-    # The photograph in grey, so that colour always means saliency.
-    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float64)[..., None] / 255
-    return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * colored(saliency, height, width))).astype(np.uint8)
-
-
-def colored(saliency: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "{height} {width} 3"]:
-    """A map in [0, 1] enlarged bilinearly with half-pixel centres, then in colours, in [0, 1]."""
-    enlarged = Image.fromarray(saliency.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    return mpl.colormaps[COLORMAP](np.asarray(enlarged).clip(0, 1))[..., :3]
+    return Gallery(cards, list(sortable), found, depth, css_scale())
 
 
 def photo_uri(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -183,13 +164,6 @@ def map_uri(saliency: Float[np.ndarray, "h w"]) -> str:
     """A map as a data URI in colours, its longer side 112 pixels; the browser enlarges it, bilinearly too."""
     height, width = (max(1, round(MAP_SIDE * side / max(saliency.shape))) for side in saliency.shape)
     return data_uri(Image.fromarray(np.rint(255 * colored(saliency, height, width)).astype(np.uint8)), MAP_QUALITY)
-
-
-def data_uri(image: Image.Image, quality: int) -> str:
-    """A picture as a WebP data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=quality)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def anchor(index: int, label: int) -> str:
@@ -206,11 +180,11 @@ def _insets(boxes: Float[np.ndarray, "*n 4"], height: int, width: int) -> list[s
     """CSS `inset` (top right bottom left) of each box x0, y0, x1, y1 in pixels that has an area."""
     x0, y0, x1, y1 = boxes.reshape(-1, 4).T
     shares = np.stack([y0 / height, 1 - x1 / width, 1 - y1 / height, x0 / width], axis=1)[(x1 > x0) & (y1 > y0)]
-    return [" ".join(f"{100 * share:.2f}%" for share in of_box) for of_box in shares]
+    return [" ".join(f"{100 * share:.2f}%" for share in box) for box in shares]
 
 
 def _ordered_maps(archive: Mapping[str, np.ndarray], heads: Sequence[str]) -> list[tuple[str, str]]:
-    """(head, method) of every map: raw attention first, then each method under GAP and the streams; no baselines."""
+    """(head, method) of every map: raw attention first, then each method under every head; no baseline maps."""
     pairs = [key.removeprefix("map/").rpartition("/")[::2] for key in archive if key.startswith("map/")]
     methods = dict.fromkeys(method for _, method in pairs if method not in BASELINE_METHODS)
     by_head = [(head, method) for method in methods for head in heads if (head, method) in pairs]
@@ -251,7 +225,7 @@ def _map_title(head: str, method: str) -> str:
 
 
 def _difference_title(head: str, method: str) -> str:
-    return f"{method_title(method)}, {head_title(head)} − {head_title(BASELINE)}"
+    return f"{method_title(method)}, {head_title(head)} − {head_title(REFERENCE_HEAD)}"
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""How every page is rendered from its template."""
+"""Jinja environment of all pages."""
 
 import jinja2
 

@@ -1,13 +1,12 @@
 """The paper's numbers: every table of paper and supplementary, as printed.
 
-`published.csv` has a row per printed row, in the order of print; `disagreements.json` says where the renderings of the
-paper differ, and which one is right.
+`published.csv` has a row per printed row, in the order of print. Where renderings of the paper differ, and which one is
+right, is recorded beside the tests that compare all of them: `tests/reproduce/disagreements.json`.
 """
 
 import csv
 from functools import cache
 from importlib import resources
-import json
 from typing import NamedTuple
 
 TABLES = {
@@ -49,23 +48,6 @@ class PublishedRow(NamedTuple):
     cls_dim: int | None
 
 
-class Disagreement(NamedTuple):
-    """Where the renderings of the paper differ, or agree on what cannot be.
-
-    Attributes:
-        table, where: the place.
-        quotes: what each rendering says there, word for word; nothing where it says nothing.
-        right: the rendering to believe, `"both"` or `"neither"`.
-        why: the reason.
-    """
-
-    table: str
-    where: str
-    quotes: dict[str, list[str]]
-    right: str
-    why: str
-
-
 def published_rows(table: str) -> tuple[PublishedRow, ...]:
     """The rows of one table, in the order of print.
 
@@ -77,13 +59,9 @@ def published_rows(table: str) -> tuple[PublishedRow, ...]:
     return tuple(row for row in _all_rows() if row.table == table)
 
 
-def disagreements() -> tuple[Disagreement, ...]:
-    """All that is known."""
-    return tuple(Disagreement(**fields) for fields in json.loads(_read("disagreements.json")))
-
-
 @cache
 def _all_rows() -> tuple[PublishedRow, ...]:
+    text = resources.files("castream_jax.reproduce").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(
         PublishedRow(
             **{key: row[key] for key in ("table", "dataset", "network", "head", "label", "method")},
@@ -92,9 +70,5 @@ def _all_rows() -> tuple[PublishedRow, ...]:
             exact_parameters=int(row["exact_parameters"]) if row["exact_parameters"] else None,
             cls_dim=int(row["cls_dim"]) if row["cls_dim"] else None,
         )
-        for row in csv.DictReader(_read("published.csv").splitlines())
+        for row in csv.DictReader(text.splitlines())
     )
-
-
-def _read(name: str) -> str:
-    return resources.files("castream_jax.reproduce").joinpath(name).read_text(encoding="utf-8")

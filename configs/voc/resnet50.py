@@ -12,7 +12,7 @@ Expected, in percent (mAP, then AD, AG, AI, I, D):
     Score-CAM   GAP               14.8   6.76  36.41  71.10  39.95
     Score-CAM   CA               10.96  21.35  43.82  89.21  51.44
 
-Score-CAM's rows are legible in one of two renderings only, see `castream_jax/reproduce/disagreements.json`.
+Score-CAM's rows are legible in one of two renderings only, see `tests/reproduce/disagreements.json`.
 
 Hardware: 8 V100 in the paper, 32 images on each. On one H200, at the throughputs that
 `castream reproduce supp-table2 --dry-run` assumes, 0.02 h of fine-tuning, 0.01 h of training and 2.0 h of

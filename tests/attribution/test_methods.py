@@ -14,7 +14,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution import METHODS, Inputs, register_method, saliency_maps
-from castream_jax.reporting.tables import method_title
+from castream_jax.drawing.titles import method_title
 
 PIXELS = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
 LABELS = np.array([0, 1])

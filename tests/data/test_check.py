@@ -37,12 +37,12 @@ def test_counts_classes_sizes_and_splits_and_draws_a_sample(image_tree, save_jpe
     ]
     assert any("6/6 images" in line for line in err)
     with Image.open(tmp_path / "out" / "s-train.png") as sample:
-        assert sample.size == (6 * 128, 144)
+        assert sample.size == (16 + 6 * 144, 192)
         # The second image is the second file, squashed; below it stands its name.
         with Image.open(image_tree / "train" / "cat" / "y.png") as second:
             expected = np.asarray(second.resize((128, 128), Image.Resampling.BILINEAR))
-        np.testing.assert_array_equal(np.asarray(sample)[:128, 128:256], expected)
-        assert (np.asarray(sample)[128:, 128:256] < 128).any()
+        np.testing.assert_array_equal(np.asarray(sample)[16:144, 160:288], expected)
+        assert (np.asarray(sample)[144:, 160:288] < 128).any()
 
 
 def test_unreadable_images_are_all_named_and_the_status_is_2(image_tree, tmp_path, capsys):
@@ -80,7 +80,7 @@ def test_multi_label_images_count_for_each_class_and_boxes_are_drawn(tmp_path, s
     ]
     with Image.open(tmp_path / "s-val.png") as sample:
         # Outlines on the first and last pixels of the box, whose coordinates in the file count from 1.
-        pixels = np.asarray(sample)
+        pixels = np.asarray(sample)[16:144, 16:144]
     for row, column in ((20, 10), (99, 59), (20, 59), (60, 10)):
         assert pixels[row, column].tolist() == [255, 0, 0]
 

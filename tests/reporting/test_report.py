@@ -17,10 +17,9 @@ import pytest
 from rich.console import Console
 
 from castream_jax.reporting import markdown_table, metric_table, write_report
-from castream_jax.reporting.comparison import compare_experiments
 from castream_jax.reporting.differences import difference_rows
-from castream_jax.reporting.gallery import overlay
-from castream_jax.reporting.tables import COLUMNS, table_rows
+from castream_jax.reporting.metric_table import COLUMNS, table_rows
+from castream_jax.reporting.side_by_side import compare_experiments
 
 CLASS_NAMES = ["cat", "<script>alert('class')</script>", "a-very-long-class-name-without-any-place-to-break-" * 2]
 TEST = {"higher": 1200, "lower": 3, "ties": 1, "p": 0.0123}
@@ -352,13 +351,6 @@ def test_a_workdir_is_not_compared_with_itself_or_with_nothing(workdir, tmp_path
 def test_report_is_replaced_whole(workdir):
     assert write_report(workdir) == write_report(workdir)
     assert sorted(path.name for path in (workdir / "report").iterdir()) == ["index.html", "table.md"]
-
-
-def test_overlay_interpolates_at_half_pixels():
-    # Along one row 0, 1 becomes 0, 1/4, 3/4, 1 with half-pixel centres (0, 1/3, 2/3, 1 with aligned corners).
-    black = np.zeros((1, 4, 3), np.uint8)
-    expected = overlay(black, np.array([[0, 0.25, 0.75, 1]], np.float32))
-    np.testing.assert_array_equal(overlay(black, np.array([[0, 1]], np.float32)), expected)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import castream_jax as castream
-from castream_jax.reproduce.drawing import save_figure
-from castream_jax.reproduce.identity import channel_weights, check_identity, draw_identity
-from castream_jax.reproduce.plots import draw_curves, draw_placements, placements
+from castream_jax.drawing.figure_files import save_figure
+from castream_jax.reproduce.identity_figure import channel_weights, check_identity, draw_identity
+from castream_jax.reproduce.measured_figures import draw_curves, draw_placements, placements
 
 
 def test_attention_before_softmax_is_a_cam_up_to_float32_rounding(golden_model, golden):

@@ -1,0 +1,1 @@
+"""Everything that makes pictures, from plain arrays, images and texts: overlays, curves, contact sheets, titles."""

@@ -1,0 +1,55 @@
+"""Writes a folder as a whole or not at all, and replaces nothing but an earlier export."""
+
+from collections.abc import Collection, Iterator
+import contextlib
+from pathlib import Path
+import shutil
+import tempfile
+
+
+@contextlib.contextmanager
+def writing_folder(directory: Path, *, may_replace: Collection[str], marker: str | None = None) -> Iterator[Path]:
+    """A new folder to fill, which then takes the place of `directory` at once: a crash never leaves half of it.
+
+    Args:
+        directory: absolute path; its parents are made.
+        may_replace: names of files and folders that an earlier export has, which this one may take the place of.
+        marker: the file that an earlier export has in any case.
+
+    Raises:
+        FileExistsError: if `directory` is a file, or holds anything else; nothing is touched.
+    """
+    _check(directory, may_replace, marker)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    replaced = temporary.with_name(f"{temporary.name}-replaced")
+    try:
+        mode = directory.parent.stat().st_mode & 0o777
+        yield temporary
+        temporary.chmod(mode & 0o755)  # mkdtemp lets only the owner read
+        _check(directory, may_replace, marker)  # it may have taken minutes
+        if directory.exists():
+            directory.rename(replaced)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(directory)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _check(directory: Path, may_replace: Collection[str], marker: str | None) -> None:
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file: choose a folder.")
+    there = sorted(path.name for path in directory.iterdir())
+    foreign = [name for name in there if name not in may_replace]
+    if foreign or (there and marker is not None and marker not in there):
+        named = ", ".join((foreign or there)[:3])
+        raise FileExistsError(
+            f"{directory} exists and holds something else than a model ({named}): choose another directory."
+        )

@@ -1,0 +1,60 @@
+"""Which experiments make which table and figure."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class PaperExperiment(NamedTuple):
+    """One config of the paper.
+
+    Attributes:
+        name: its file in `configs/`, without suffix.
+        dataset, network: as `PublishedRow` has them.
+        backbones: where the backbone is trained first: form of the config -> form that trains its backbone.
+        within: a larger experiment on the same backbone that trains these streams, too; if it is there or must be run
+            anyway, this one needs no training of its own.
+    """
+
+    name: str
+    dataset: str
+    network: str
+    backbones: Mapping[str, str] = {}
+    within: str = ""
+
+
+ABLATIONS = "ablations/all"
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        PaperExperiment("imagenet/resnet18", "ImageNet", "ResNet-18"),
+        PaperExperiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
+        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", {"small": "small-backbone"}),
+        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", {"small": "small-backbone"}),
+        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", {"": "backbone"}),
+        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", {"": "backbone"}),
+        PaperExperiment(ABLATIONS, "ImageNet", "ResNet-50"),
+    )
+}
+
+# Figures over the images of another config than the one that trains.
+FIGURE_DATA = {"fig3": "indoor67/resnet50"}
+
+# The ablations of one backbone are one run: the trunk, which is nearly all the work, is shared.
+TARGETS = {
+    "table1": ("imagenet/resnet50", "imagenet/convnext_base"),
+    "supp-table1": ("imagenet/resnet18", "imagenet/convnext_small"),
+    "supp-table2": ("cub/resnet50", "voc/resnet50"),
+    "supp-table3": (ABLATIONS,),
+    "supp-table4": (ABLATIONS,),
+    "supp-table5": (ABLATIONS,),
+    "fig2": ("imagenet/resnet50",),
+    "fig3": ("imagenet/resnet50",),
+    "fig-identity": ("imagenet/resnet50",),
+    "fig-depth": ("imagenet/resnet50",),
+    "fig-curves": ("imagenet/resnet50",),
+    "fig-placement": (ABLATIONS,),
+}
+
+# Figures of what was measured; the others need a model and some images, but no evaluation.
+EVALUATED_FIGURES = ("fig-curves", "fig-placement")
