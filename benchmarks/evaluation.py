@@ -38,6 +38,7 @@ from evaluation_report import Results, bars, concatenated, deviation, markdown
 from flax import nnx
 from floor import count_masks, count_scored, forward_pass, images_per_second, time_parts
 import jax
+import jax.numpy as jnp
 from machine import Clock
 import numpy as np
 from program import above, as_json, exit_if, new_parser, parse
@@ -262,7 +263,8 @@ def our_side(
     """What `castream evaluate` calls, compiled for groups of this shape; and the seconds that compiling took."""
     state = nnx.state(model)
     begin = time.perf_counter()
-    compiled = explain_batch.lower(model, pixels, labels, methods=methods, protocol=PROTOCOL, chunk=chunk).compile()
+    arrays = jnp.asarray(pixels), jnp.asarray(labels)
+    compiled = explain_batch.lower(model, *arrays, methods=methods, protocol=PROTOCOL, chunk=chunk).compile()
     seconds = time.perf_counter() - begin
 
     def side(pixels: np.ndarray, labels: np.ndarray) -> Results:

@@ -98,10 +98,10 @@ def check_finite(outputs: Iterable[AnyArray]) -> None:
     """Raises a ValueError if what a model gave, `[B, …]`, is concrete and not finite."""
     for values in outputs:
         if _is_concrete(values):
-            finite = np.isfinite(values).reshape(len(values), -1).all(1)
+            finite = np.asarray(jnp.isfinite(values)).reshape(values.shape[0], -1).all(1)
             if not finite.all():
                 raise ValueError(
-                    f"The model's output is not finite on image {int(finite.argmin())} of {len(finite)}: look at its "
+                    f"The model's output is not finite on image {int(finite.argmin())} of {finite.size}: look at its "
                     "weights, and at the type it computes in."
                 )
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import difflib
-import functools
 import itertools
 from typing import Any, NamedTuple
 
-from flax import nnx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8
 import numpy as np
 
@@ -22,6 +21,7 @@ from castream_jax.explanation.explanation import Explanation
 from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
 from castream_jax.model import ImageSpec, Model
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.mesh import OverImages
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.weights.entries import PUBLISHED_WEIGHTS
 
@@ -109,11 +109,12 @@ def explain_many(
         raise ValueError(f"The batch size must be positive, got {batch_size}.")
     if chunk is None:
         chunk = chunk_for(model, spec.size, spec.size) if needs_chunk(names) else 1
-    graphdef, state = nnx.split(model)
 
     def run(pixels: UInt8[np.ndarray, "b h w 3"]) -> _Results:
-        labels = np.full(len(pixels), max(target, 0), np.int32)
-        return jax.device_get(_explain(graphdef, state, pixels, labels, names, protocol, chunk))
+        labels = jnp.full(len(pixels), max(target, 0), jnp.int32)
+        return jax.device_get(
+            _explain(model, jnp.asarray(pixels), labels, methods=names, protocol=protocol, chunk=chunk)
+        )
 
     return _explanations(_readable(images, spec, unreadable), run, model, spec, names, protocol, batch_size)
 
@@ -204,6 +205,8 @@ def _explanations(
         padded = [*batch, *[batch[-1]] * (batch_size - len(batch))]
         results = run(np.stack([image.pixels for image in padded]))
         for i, image in enumerate(batch):
+            if not all(np.isfinite(values[i]).all() for values in results.probabilities.values()):
+                raise ValueError(f"{image.name}: the model's output is not finite: look at the model's weights.")
             yield Explanation(
                 name=image.name,
                 pixels=image.pixels,
@@ -226,20 +229,20 @@ def _explanations(
             )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "methods", "protocol", "chunk"))
+@OverImages
 def _explain(
-    graphdef: nnx.GraphDef,
-    state: Any,
+    model: Model,
     pixels: UInt8[Array, "b h w 3"],
     labels: Int[Array, " b"],
+    *,
     methods: tuple[str, ...],
     protocol: Protocol,
     chunk: int,
 ) -> _Results:
-    inputs = Inputs(nnx.merge(graphdef, state), pixels.astype(np.float32) / 255, labels, protocol, chunk)
+    inputs = Inputs(model, pixels.astype(np.float32) / 255, labels, protocol, chunk)
     return _Results(
         probabilities={head: protocol.probabilities(logits) for head, logits in inputs.logits.items()},
-        classes={head: inputs.classes(head) for head in inputs.model.heads},
+        classes={head: inputs.classes(head) for head in model.heads},
         maps=saliency_maps(inputs, methods),
-        attention={name: head(inputs.stages, inputs.query)[1] for name, head in inputs.model.heads.items()},
+        attention={name: head(inputs.stages, inputs.query)[1] for name, head in model.heads.items()},
     )

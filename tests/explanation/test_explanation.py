@@ -104,7 +104,8 @@ def test_all_heads_share_one_trunk_pass(model):
     graphdef, state = nnx.split(model)
     pixels, labels = np.zeros((2, 40, 40, 3), np.uint8), np.zeros(2, np.int32)
     protocol = castream.get_protocol("castream")
-    explaining = jax.make_jaxpr(lambda *a: _explain(graphdef, *a, ("attention", "gradcam"), protocol, 1))
+    options = {"methods": ("attention", "gradcam"), "protocol": protocol, "chunk": 1}
+    explaining = jax.make_jaxpr(lambda state, *a: _explain(nnx.merge(graphdef, state), *a, **options))
     passing = jax.make_jaxpr(lambda state, pixels: nnx.merge(graphdef, state).backbone.stages(pixels))
     count = str(passing(state, pixels.astype(np.float32))).count("conv_general_dilated[")
     assert count > 5
@@ -114,9 +115,9 @@ def test_all_heads_share_one_trunk_pass(model):
 @pytest.mark.slow
 def test_batches_are_compiled_once_and_filled_up(model):
     images = [np.asarray(Image.fromarray(load_sample_image("china.jpg")).crop((i, 0, 400 + i, 300))) for i in range(5)]
-    before = _explain._cache_size()
+    before = _explain._program._cache_size()
     together = list(castream.explain_many(model, iter(images), batch_size=2))
-    assert _explain._cache_size() == before + 1
+    assert _explain._program._cache_size() == before + 1
     assert len(together) == 5
     for image, explained in zip(images, together, strict=True):
         alone = castream.explain(model, image)
