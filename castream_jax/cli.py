@@ -9,6 +9,7 @@ from typing import Any
 
 from castream_jax.commands import bench, completion, explain, export
 from castream_jax.experiment.config import Config, open_config, override
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.version import __version__
 
 # Commands import what they need when they run: `castream --help` must not wait for Orbax, grain and matplotlib.
@@ -267,7 +268,7 @@ def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> Config:
-    return override(open_config(arguments.config or Path(arguments.workdir) / "config.json"), overrides)
+    return override(open_config(arguments.config or Workdir.at(arguments.workdir).config), overrides)
 
 
 def _start(*processes: Any) -> None:

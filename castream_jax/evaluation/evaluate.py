@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import math
 import os
-from pathlib import Path
 import time
 from typing import Any
 
@@ -22,15 +21,17 @@ from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.data import describe_unreadable, evaluation_batches, open_source
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
-from castream_jax.evaluation.identity import claim_results, hash_of, identify, part_size_of
+from castream_jax.evaluation.identity import claim_results, hash_of, identify
 from castream_jax.evaluation.multi_label import class_scores_table, has_several_labels, summarise_class_scores
 from castream_jax.evaluation.on_device import explain_batch, logits_batch, predict_batch
-from castream_jax.evaluation.parts import Tree, list_parts, read_parts, regroup, take, write_gallery, write_part
+from castream_jax.evaluation.parts import Tree, list_parts, regroup, take, write_gallery, write_part
 from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.results import read_parts
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.protocol import get_protocol
 from castream_jax.runtime.atomic_files import replacing, write_atomically
 from castream_jax.runtime.mesh import (
@@ -99,14 +100,14 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     split = split_over_images(mesh)
 
     # --- resume ---
-    folder = Path(workdir).resolve() / "evaluation"
+    workdir = Workdir.at(workdir)
     say = Progress("evaluate", total=len(source), unit="images").say
     if jax.process_index() == 0:
         part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
-        claim_results(folder, identity, part_size, say)
+        claim_results(workdir, identity, part_size, say)
     wait_for_all_processes()
-    parts = list_parts(len(source), part_size_of(folder), settings.max_images, settings.gallery)
-    left = sum(len(part.positions) for part in parts if not part.is_whole(folder))
+    parts = list_parts(len(source), workdir.read_run()["part_size"], settings.max_images, settings.gallery)
+    left = sum(len(part.positions) for part in parts if not part.is_whole(workdir))
     if left < len(source):
         there = f"{len(source) - left:,} of {len(source):,} images"
         say(f"continuing after {there}" if left else f"{there} were there already")
@@ -124,7 +125,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     own = parts[jax.process_index() :: jax.process_count()]
     for task, explained, function in (("interpretability", True, explain), ("accuracy", False, predict)):
         same = [part for part in own if part.explained == explained]
-        todo = [part for part in same if not part.is_whole(folder)]
+        todo = [part for part in same if not part.is_whole(workdir)]
         if not todo:
             continue
         positions = np.concatenate([part.positions for part in todo])
@@ -134,7 +135,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         shown = np.isin(positions, np.concatenate([part.shown for part in todo]))
         results = _results(batches, positions, shown, mesh, function, progress)
         for part, of_part in zip(todo, regroup(results, [len(part.positions) for part in todo]), strict=True):
-            write_part(folder, part, of_part, source, protocol.hash, curves=settings.curves)
+            write_part(workdir, part, of_part, source, protocol.hash, curves=settings.curves)
         if batches.unreadable:
             say(describe_unreadable(batches.unreadable))
         batches.close()
@@ -143,26 +144,26 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
 
     # --- summarise ---
     if jax.process_index() == 0:
-        if lost := [part.number for part in parts if not part.is_whole(folder)]:
-            raise ValueError(f"Part {lost[0]} is not in {folder}: all processes must share the folder of the workdir.")
-        write_gallery(folder, parts)
-        explained = [part for part in parts if part.explained]
-        predictions = read_parts(folder, parts, "predictions", PREDICTION_COLUMNS)
-        rows = read_parts(folder, explained, "rows", ROW_COLUMNS)
-        if not len(rows):
+        if lost := [part.number for part in parts if not part.is_whole(workdir)]:
+            raise ValueError(
+                f"Part {lost[0]} is not in {workdir.evaluation}: all processes must share the folder of the workdir."
+            )
+        write_gallery(workdir, parts)
+        predictions = read_parts(workdir.predictions, PREDICTION_COLUMNS)
+        rows = read_parts(workdir.rows, ROW_COLUMNS)
+        if predictions is None or rows is None or not len(rows):
             raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
         means, differences, curves = summarise_rows(rows)
         heads = summarise_predictions(predictions)
         if has_several_labels(source):
-            path = folder / "class_scores.parquet"
-            if not path.exists():
+            if not workdir.class_scores.exists():
                 images = open_source(config.data, "test", rows="images")
                 batches = iter(evaluation_batches(config.data, images, settings.batch_size * mesh.size))
                 table = class_scores_table(_all_logits(batches, graphdef, state, mesh), images)
                 batches.close()
-                with replacing(path) as temporary:
+                with replacing(workdir.class_scores) as temporary:
                     pq.write_table(table, temporary)
-            for head, entry in summarise_class_scores(pq.read_table(path)).items():
+            for head, entry in summarise_class_scores(pq.read_table(workdir.class_scores)).items():
                 heads[head] = _joined(heads[head], entry)
         readable = len(predictions) // len(model.heads)
         order = [(head, method) for method in methods for head in model.heads]  # as they were given
@@ -170,7 +171,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             sorted(entries, key=lambda entry: order.index((entry["head"], entry["method"])))
             for entries in (means, differences)
         )
-        sanity = sanity_check(config, source, model, protocol, folder, hash_of(identity))
+        sanity = sanity_check(config, source, model, protocol, workdir, hash_of(identity))
         summary: Summary = {
             "name": config.name,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -188,16 +189,16 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
             "sanity": sanity["rows"],
             "sanity_images": sanity["images"],
             "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
-            **_timing(folder / "summary.json", left, seconds),
+            **_timing(workdir, left, seconds),
             "device": f"{mesh.size * jax.process_count()} × {mesh.devices.flat[0].device_kind}",
             "versions": _versions(),
         }
         if curves is not None:
-            with replacing(folder / "curves.parquet") as temporary:
+            with replacing(workdir.curves) as temporary:
                 pq.write_table(curves, temporary)
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_atomically(workdir.summary, json.dumps(summary, indent=2) + "\n")
     wait_for_all_processes()
-    return json.loads((folder / "summary.json").read_text())
+    return workdir.read_summary()
 
 
 def _check_settings(settings: Config) -> None:
@@ -286,11 +287,11 @@ def _one_behind(function: Callable[[Batch], Tree], batches: Iterable[Batch]) -> 
         yield pending
 
 
-def _timing(path: Path, images: int, seconds: float) -> dict[str, float]:
+def _timing(workdir: Workdir, images: int, seconds: float) -> dict[str, float]:
     """Time of this command's `images`; if there was none left to do, what the summary that is there says."""
     fields = ("timed_images", "seconds", "images_per_second")
-    if not images and path.exists():
-        there = json.loads(path.read_text())
+    if not images and workdir.summary.exists():
+        there = workdir.read_summary()
         return {field: there[field] for field in fields}
     return dict(zip(fields, (images, seconds, images / seconds), strict=True))
 

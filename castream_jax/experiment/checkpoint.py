@@ -14,6 +14,8 @@ import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from castream_jax.experiment.workdir import Workdir
+
 Which = Literal["last", "best"]
 
 CHECKSUMS = "checksums.json"
@@ -30,7 +32,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: str | os.PathLike[str],
         *,
         trunk: str,
         config: str = "{}",
@@ -39,14 +41,15 @@ class Checkpoints:
         say: Callable[[str], None] = lambda text: None,
     ):
         """Args:
-        workdir: absolute path of the experiment's folder.
+        workdir: the experiment's folder.
         trunk: fingerprint of the frozen trunk, which must be the same at saving and at restoring.
         config: JSON of the experiment's config, to be kept beside the state.
         read_only: leave the folder as it is, down to what another process may be writing.
         max_to_keep: newest checkpoints kept.
         say: told when a checkpoint is passed over.
         """
-        self._folder = workdir / "checkpoints"
+        self._workdir = Workdir.at(workdir)
+        self._folder = self._workdir.checkpoints
         self._trunk, self._config = trunk, config
         self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
         self._checkpointer: ocp.AsyncCheckpointer | None = None
@@ -225,7 +228,7 @@ class Checkpoints:
         reason = next(iter(damaged.values()))
         moved = ""
         if not self._read_only:
-            aside = self._folder.parent / "damaged-checkpoints"
+            aside = self._workdir.damaged_checkpoints
             if jax.process_index() == 0:
                 aside.mkdir(exist_ok=True)
                 for step in damaged:

@@ -1,7 +1,6 @@
 """The trained model of a workdir."""
 
 import os
-from pathlib import Path
 
 from flax import nnx
 import jax
@@ -10,8 +9,9 @@ from jax.sharding import Mesh
 from castream_jax.backbones import fingerprint
 from castream_jax.experiment.build import open_model
 from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
-from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.runtime.mesh import data_mesh, replicated
 from castream_jax.runtime.progress import Progress
@@ -30,13 +30,13 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
         ValueError: if it holds another experiment, a training of the trunk itself, or streams of another trunk.
     """
     mesh = data_mesh() if mesh is None else mesh
-    if not (Path(workdir) / "config.json").exists():
-        raise FileNotFoundError(f"{workdir} holds no experiment: run `castream train --workdir {workdir}` first.")
+    workdir = Workdir.at(workdir)
+    workdir.check_experiment()
     if config.train.target != "streams":
         raise ValueError(
             f"{workdir} trains a backbone: it has no streams. Train them beside its export/backbone.safetensors first."
         )
-    workdir = claim_workdir(config, workdir)
+    claim_workdir(config, workdir)
     model = open_model(config)
     optimizer, _ = make_optimizer(config, steps_per_epoch=1, steps=1)
     split = split_model(model, "streams")

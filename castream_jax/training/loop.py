@@ -13,9 +13,9 @@ from castream_jax.backbones import save_torch_weights
 from castream_jax.data import describe_unreadable, open_source, reading_options, record_transforms, train_loader
 from castream_jax.experiment.build import open_model
 from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import trunk_of
-from castream_jax.experiment.workdir import claim_workdir
 from castream_jax.runtime.mesh import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.logs import MetricLogs
@@ -109,12 +109,12 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         done = 0
         if checkpoints.latest_step is not None:
             done, state = checkpoints.restore(state, iterator)
-            progress.say(f"resumed at step {done} of {steps} from {workdir / 'checkpoints'}")
+            progress.say(f"resumed at step {done} of {steps} from {workdir.checkpoints}")
 
         # --- loop: step, log, validate, save ---
         with (
             MetricLogs(workdir, resumed_at=done, config=config) as logs,
-            StepProfile(workdir / "logs", first=done + 10, last=done + 20, active=profile) as trace,
+            StepProfile(workdir.logs, first=done + 10, last=done + 20, active=profile) as trace,
             jax.transfer_guard("disallow"),
         ):
             since = time.perf_counter()
@@ -160,13 +160,12 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         progress.say(describe_unreadable(iterator.unreadable))
     iterator.close()
     if config.train.target == "backbone":
-        path = workdir / "export" / "backbone.safetensors"
-        path.parent.mkdir(exist_ok=True)
+        workdir.backbone.parent.mkdir(exist_ok=True)
         nnx.update(model, state["params"])
         nnx.update(model, state["stats"])
-        save_torch_weights(model.backbone, path)
-        progress.say(f"weights: {path}")
-    return workdir
+        save_torch_weights(model.backbone, workdir.backbone)
+        progress.say(f"weights: {workdir.backbone}")
+    return workdir.folder
 
 
 def check_recipe(config: Config, mesh: Mesh) -> None:
