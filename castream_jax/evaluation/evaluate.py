@@ -28,6 +28,7 @@ from castream_jax.evaluation.parts import Tree, list_parts, regroup, take, write
 from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
+from castream_jax.experiment.build import check_classes
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
 from castream_jax.experiment.results import read_parts
@@ -42,7 +43,6 @@ from castream_jax.runtime.mesh import (
     wait_for_all_processes,
 )
 from castream_jax.runtime.progress import Progress
-from castream_jax.training.loop import check_classes
 from castream_jax.version import __version__
 
 Summary = dict[str, Any]
@@ -83,7 +83,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     _check_settings(settings)
     protocol = get_protocol(settings.protocol)
     source = open_source(config.data, "test")
-    check_classes(source.class_names, config.backbone.num_classes)
+    check_classes(config, source)
 
     # --- model ---
     model = restore_model(config, workdir)

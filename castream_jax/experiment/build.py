@@ -5,6 +5,7 @@ from flax import nnx
 from castream_jax.backbones import Backbone, create_backbone, load_backbone
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.data.source import Source
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
@@ -74,6 +75,15 @@ def open_model(config: Config) -> Model:
     streams = open_streams(config, backbone) if config.train.target == "streams" else {}
     images = ImageSpec(config.data.image_size, config.data.resize)
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
+
+
+def check_classes(config: Config, source: Source) -> None:
+    """Raises a ValueError if the data has another number of classes than the backbone."""
+    if len(source.class_names) != config.backbone.num_classes:
+        raise ValueError(
+            f"The data has {len(source.class_names)} classes and the backbone {config.backbone.num_classes}: "
+            "set config.backbone.num_classes, or give the data the backbone was trained on."
+        )
 
 
 def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:

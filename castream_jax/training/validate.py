@@ -5,7 +5,6 @@ import itertools
 import math
 from typing import Any
 
-from flax import nnx
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -14,14 +13,15 @@ import numpy as np
 from castream_jax.data import evaluation_batches, open_source
 from castream_jax.data.subset import Subset
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.metrics.average_precision import mean_average_precision
 from castream_jax.runtime.mesh import replicated, shard_batch, split_over_images
-from castream_jax.training.step import Split, State, hit, to_unit_range
+from castream_jax.training.step import State, hit, to_unit_range
 
 Tree = Any
 
 
-def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State, Tree], dict[str, float]]:
+def make_validation(config: Config, parts: ModelParts, mesh: Mesh) -> Callable[[State, Tree], dict[str, float]]:
     """The function `(state, frozen) -> {head: score}` over the whole test split, GAP among the heads.
 
     The score is the accuracy or, with `config.train.loss == "binary_cross_entropy"`, the mean over classes of the
@@ -38,7 +38,7 @@ def make_validation(config: Config, split: Split, mesh: Mesh) -> Callable[[State
     multi_label = config.train.loss == "binary_cross_entropy"
 
     def logits_of(state: Tree, frozen: Tree, pixels: Array) -> dict[str, Array]:
-        model = nnx.merge(split.graphdef, *(tree for tree in (state["params"], state["stats"], frozen) if tree))
+        model = parts.merge(state["params"], state["stats"], frozen)
         model.backbone.eval()
         return model(to_unit_range(pixels))
 
@@ -82,4 +82,4 @@ def _mean_average_precision(results: list[dict[str, Any]]) -> dict[str, float]:
     rows = np.concatenate([result["mask"] for result in results])
     targets, counted = (np.concatenate([r[key] for r in results])[rows] > 0 for key in ("target", "target_mask"))
     logits = {name: np.concatenate([r["logits"][name] for r in results])[rows] for name in results[0]["logits"]}
-    return {name: mean_average_precision(of_head, targets, counted) for name, of_head in logits.items()}
+    return {name: mean_average_precision(scores, targets, counted) for name, scores in logits.items()}
