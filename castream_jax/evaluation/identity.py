@@ -38,7 +38,7 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
         "protocol": protocol.hash,
         "trunk": fingerprint(model.backbone),
         "dtype": model.backbone.dtype,
-        "heads": digests_of_heads(model),
+        "heads": head_digests(model),
         "methods": list(methods),
         "data": {field: config.data[field] for field in _DATA_FIELDS}
         | {"images": len(source), "names": _digest([*source.class_names, *names])},
@@ -47,9 +47,9 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
     }
 
 
-def digests_of_heads(model: Model) -> dict[str, str]:
+def head_digests(model: Model) -> dict[str, str]:
     """SHA-256 over the names and bytes of every head's parameters."""
-    return {name: _digest_of_arrays(nnx.to_pure_dict(nnx.state(head))) for name, head in model.heads.items()}
+    return {name: _array_digest(nnx.to_pure_dict(nnx.state(head))) for name, head in model.heads.items()}
 
 
 def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Callable[[str], None]) -> None:
@@ -72,7 +72,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
             )
         for path in workdir.results:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        run = {"hash": hash_of(identity), "part_size": part_size, "identity": identity}
+        run = {"hash": identity_hash(identity), "part_size": part_size, "identity": identity}
         write_atomically(workdir.run, json.dumps(run, indent=2) + "\n")
     for folder in (workdir.gallery_parts, workdir.predictions, workdir.rows):
         folder.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
             unfinished.unlink()
 
 
-def hash_of(identity: Identity) -> str:
+def identity_hash(identity: Identity) -> str:
     """12 hexadecimal digits over an identity."""
     return _digest([json.dumps(identity, sort_keys=True)])[:12]
 
@@ -89,7 +89,7 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _digest_of_arrays(tree: Any) -> str:
+def _array_digest(tree: Any) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         value = np.ascontiguousarray(leaf)

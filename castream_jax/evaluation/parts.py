@@ -15,10 +15,9 @@ import jax
 from jaxtyping import Int
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from castream_jax.data import Source
-from castream_jax.experiment.results import part_name
+from castream_jax.experiment.results import part_name, write_table
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing
 
@@ -26,7 +25,7 @@ from castream_jax.runtime.atomic_files import replacing
 Tree = Any
 
 
-class Part(NamedTuple):
+class EvaluationPart(NamedTuple):
     """Images by their `positions` in the source, `explained` or only predicted, and those `shown` in the gallery."""
 
     number: int
@@ -56,7 +55,7 @@ class Part(NamedTuple):
             return bool(np.isin(self.shown, there["asked"]).all())
 
 
-def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[Part]:
+def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[EvaluationPart]:
     """All parts of an evaluation: first those of the images to explain, then those of the images only to predict.
 
     Args:
@@ -75,7 +74,7 @@ def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> li
         if len(piece)
     ]
     return [
-        Part(number, piece, explained, np.intersect1d(piece, shown) if explained else shown[:0])
+        EvaluationPart(number, piece, explained, np.intersect1d(piece, shown) if explained else shown[:0])
         for number, (piece, explained) in enumerate(pieces)
     ]
 
@@ -107,7 +106,7 @@ def take(results: Tree, images: slice) -> Tree:
 
 
 def write_part(
-    workdir: Workdir, part: Part, results: Tree, source: Source, protocol_hash: str, *, curves: bool
+    workdir: Workdir, part: EvaluationPart, results: Tree, source: Source, protocol_hash: str, *, curves: bool
 ) -> None:
     """Writes the files of a part.
 
@@ -137,11 +136,11 @@ def write_part(
         with replacing(part.gallery(workdir)) as temporary:
             np.savez_compressed(temporary, asked=part.shown, **arrays)
     if part.explained:
-        _write_table(part.table(workdir.rows), _rows(results, names, protocol_hash, curves))
-    _write_table(part.table(workdir.predictions), _predictions(results, names))
+        write_table(part.table(workdir.rows), _rows(results, names, protocol_hash, curves))
+    write_table(part.table(workdir.predictions), _predictions(results, names))
 
 
-def write_gallery(workdir: Workdir, parts: Sequence[Part]) -> None:
+def write_gallery(workdir: Workdir, parts: Sequence[EvaluationPart]) -> None:
     """Joins the gallery's parts to one file; none, if there is nothing to show."""
     shown: list[dict[str, np.ndarray]] = []
     for part in parts:
@@ -202,8 +201,3 @@ def _interleave(columns: Sequence[np.ndarray]) -> pa.Array:
     if stacked.ndim == 2:
         return pa.array(stacked.ravel())
     return pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), stacked.shape[2])
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)

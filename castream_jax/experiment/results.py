@@ -7,10 +7,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from castream_jax.runtime.atomic_files import replacing
+
 
 def part_name(number: int) -> str:
     """Name of a part's file, without the suffix."""
     return f"part-{number:05}"
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Replaces a Parquet file at once."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def read_parts(folder: Path, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table | None:

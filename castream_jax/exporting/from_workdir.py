@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from castream_jax.backbones import fingerprint
-from castream_jax.evaluation.identity import digests_of_heads
+from castream_jax.evaluation.identity import head_digests
 from castream_jax.experiment.build import class_names_of
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
@@ -58,7 +58,7 @@ def _summary(workdir: Workdir, model: Model, say: Callable[[str], None]) -> Mapp
         say("this workdir was not evaluated: the card has no metrics (castream evaluate)")
         return None
     summary = workdir.read_summary()
-    ours = {"trunk": fingerprint(model.backbone), "heads": digests_of_heads(model), "dtype": model.backbone.dtype}
+    ours = {"trunk": fingerprint(model.backbone), "heads": head_digests(model), "dtype": model.backbone.dtype}
     if run["hash"] != summary["run"] or any(run["identity"].get(field) != ours[field] for field in ours):
         say("the evaluation in this workdir is one of other parameters: the card has no metrics (castream evaluate)")
         return None
