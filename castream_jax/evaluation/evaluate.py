@@ -27,11 +27,11 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     have several labels, `class_scores.parquet` has every head's logits of every image, for mAP.
 
     Accuracy is taken over the whole test split, the rest over `config.evaluation.max_images` of it. Every device is
-    given `batch_size` images at a time, in the same company on one device or on many, in one process or in several:
-    otherwise sums would be rounded otherwise, and pixels of nearly equal saliency change places. The last of them are
-    padded, and the padding is counted nowhere.
+    given `batch_size` images at a time, the same ones together however many devices and processes there are: in other
+    batches sums are rounded differently, and pixels of nearly equal saliency change places. The last batch is padded,
+    and the padding is counted nowhere.
 
-    Parts that are there already, whole and of this very run (see `run.identify`), are kept: an interrupted evaluation
+    Parts that are there already, whole and of this very run (see `identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
     meet only before the first part and after the last.
 

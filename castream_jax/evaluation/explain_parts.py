@@ -80,8 +80,8 @@ def _write_parts(
     progress = Progress(task, total=total, unit="images", done=total - len(positions))
     batches = iter(evaluation_batches(config.data, Subset(source, positions), evaluation.batch_size))
     results = _results(batches, positions, shown, evaluation, function, progress)
-    for part, its_results in zip(missing, regroup(results, [len(part.positions) for part in missing]), strict=True):
-        write_part(workdir, part, its_results, source, evaluation.protocol.hash, curves=config.evaluation.curves)
+    for part, grouped in zip(missing, regroup(results, [len(part.positions) for part in missing]), strict=True):
+        write_part(workdir, part, grouped, source, evaluation.protocol.hash, curves=config.evaluation.curves)
     if batches.unreadable:
         say(describe_unreadable(batches.unreadable))
     batches.close()

@@ -59,7 +59,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
         workdir: of a trained experiment.
         identity: see `identify`.
         part_size: images per part; parts that are there keep the size they were begun with.
-        say: tells the person who waits that old results are replaced.
+        say: told where results of another run are replaced.
     """
     workdir.evaluation.mkdir(exist_ok=True)
     run = workdir.read_run()

@@ -7,6 +7,7 @@ from pathlib import Path
 from flax import nnx
 import jax
 from jax.sharding import Mesh
+import numpy as np
 import optax
 
 from castream_jax.backbones import save_torch_weights
@@ -19,6 +20,7 @@ from castream_jax.data import (
     record_transforms,
     train_loader,
 )
+from castream_jax.data.loader import Batch
 from castream_jax.experiment.build import check_classes, open_model
 from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.claim import claim_workdir
@@ -43,7 +45,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
         workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
-        mesh: devices to split each batch over; by default all of them.
+        mesh: devices that share each batch; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
     Returns:
@@ -62,7 +64,6 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     check_classes(config, source)
     length = Length(len(source), config.train.batch_size, config.train.epochs)
     batches = _open_batches(config, source)
-    inputs = ("pixels", "label") if config.train.loss == "cross_entropy" else ("pixels", "target")
 
     # --- model and optimiser ---
     model = open_model(config)
@@ -77,12 +78,12 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     workdir = claim_workdir(config, workdir)
     iterator = iter(batches)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
-    backbone = frozen_fingerprint(config, model)
+    tied_to = frozen_fingerprint(config, model)
+    done = 0
     with (
         Termination() as termination,
-        Checkpoints(workdir, fingerprint=backbone, config=config.to_json(), say=progress.say) as checkpoints,
+        Checkpoints(workdir, fingerprint=tied_to, config=config.to_json(), say=progress.say) as checkpoints,
     ):
-        done = 0
         if checkpoints.latest_step is not None:
             done, state = checkpoints.restore(state, iterator)
             progress.say(f"resumed at step {done} of {length.steps} from {workdir.checkpoints}")
@@ -95,8 +96,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         ):
             meter = Meter(config, length, schedules, validate, mesh, logs, progress, checkpoints)
             for step in range(done + 1, length.steps + 1):
-                batch = next(iterator)
-                images = shard_batch({key: batch[key] for key in inputs}, mesh)
+                images = shard_batch(_inputs(config, next(iterator)), mesh)
                 with trace.step(step):
                     state = step_fn(state, frozen, images)
                 trace.stop_after(step, state)
@@ -107,9 +107,8 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
                     checkpoints.save(step, state, iterator, score)
                 if stopped and not last:
                     checkpoints.wait()
-                    progress.say(
-                        f"SIGTERM: saved at step {step} of {length.steps}; the same command continues from there"
-                    )
+                    saved = f"step {step} of {length.steps}"
+                    progress.say(f"SIGTERM: saved at {saved}; the same command continues from there")
                     raise SystemExit(0)
 
     # --- output ---
@@ -154,6 +153,12 @@ def _open_batches(config: Config, source: Source) -> Batches:
         process_count=jax.process_count(),
         **reading_options(config.data),
     )
+
+
+def _inputs(config: Config, batch: Batch) -> dict[str, np.ndarray]:
+    """What the training step reads of a batch."""
+    labels = "label" if config.train.loss == "cross_entropy" else "target"
+    return {key: batch[key] for key in ("pixels", labels)}
 
 
 def _compiled_step(

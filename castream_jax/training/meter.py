@@ -106,7 +106,7 @@ class Meter:
         self._logs.write(step, told)
         self._progress.say(f"step {step:,} · {_describe(told)}")
         self._since += time.perf_counter() - begin  # no time of the training
-        return sum(scores[name] for name in self._schedules) / len(self._schedules)
+        return sum(scores[name] for name in sorted(self._schedules)) / len(self._schedules)
 
     def _rates(self, step: int) -> dict[str, float]:
         """The learning rate, once if it is the same for all heads."""

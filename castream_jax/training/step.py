@@ -69,15 +69,15 @@ def make_train_step(
         mesh: devices that share the batch. Each computes the gradient of its own images, and one all-reduce sums them;
             where BatchNorm is trained, whose statistics are those of the whole batch, XLA partitions the step.
     """
-    gradient_of = batch_gradient(parts, loss, label_smoothing)
+    compute_gradient = batch_gradient(parts, loss, label_smoothing)
     if accumulate > 1:
-        gradient_of = summed_over_pieces(gradient_of, accumulate)
+        compute_gradient = summed_over_pieces(compute_gradient, accumulate)
     if mesh is not None and mesh.size > 1 and not parts.stats:
-        gradient_of = summed_over_devices(gradient_of, mesh)
+        compute_gradient = summed_over_devices(compute_gradient, mesh)
 
     def train_step(state: State, frozen: Tree, batch: Batch) -> State:
         count = batch["pixels"].shape[0]
-        gradient, sums, stats = gradient_of(state["params"], state["stats"], frozen, dict(batch), count)
+        gradient, sums, stats = compute_gradient(state["params"], state["stats"], frozen, dict(batch), count)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
         totals = state["totals"]
         heads = {
@@ -108,7 +108,7 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
         else functools.partial(cross_entropy, label_smoothing=label_smoothing)
     )
 
-    def gradient_of(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
+    def compute_gradient(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
         pixels = to_unit_range(batch["pixels"])
         labels = batch["label"] if loss == "cross_entropy" else batch["target"].astype(jnp.float32)
 
@@ -124,11 +124,11 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
         gradient, (sums, new_stats) = jax.grad(total_loss, has_aux=True)(params)
         return gradient, sums, new_stats
 
-    return gradient_of
+    return compute_gradient
 
 
-def summed_over_pieces(gradient_of: Gradient, pieces: int) -> Gradient:
-    """`gradient_of` of a batch in pieces, one after the other, so that memory is that of one piece."""
+def summed_over_pieces(compute_gradient: Gradient, pieces: int) -> Gradient:
+    """The gradient of a batch in pieces, one after the other, so that memory is that of one piece."""
 
     def summed(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
         # Piece j holds the rows j, j + pieces, …: so each device keeps the rows it has.
@@ -136,26 +136,26 @@ def summed_over_pieces(gradient_of: Gradient, pieces: int) -> Gradient:
 
         def add(carry: tuple[Tree, Tree, Tree], piece: Batch) -> tuple[tuple[Tree, Tree, Tree], None]:
             gradient, sums, stats = carry
-            more, more_sums, stats = gradient_of(params, stats, frozen, piece, count)
+            more, more_sums, stats = compute_gradient(params, stats, frozen, piece, count)
             return (*jax.tree.map(jnp.add, (gradient, sums), (more, more_sums)), stats), None
 
         first = jax.tree.map(lambda x: x[0], batches)
-        shapes = jax.eval_shape(lambda: gradient_of(params, stats, frozen, first, count))
+        shapes = jax.eval_shape(lambda: compute_gradient(params, stats, frozen, first, count))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
         return lax.scan(add, (*zeros, stats), batches)[0]
 
     return summed
 
 
-def summed_over_devices(gradient_of: Gradient, mesh: Mesh) -> Gradient:
-    """`gradient_of` of each device's images, summed over the devices in one all-reduce; for models without `stats`.
+def summed_over_devices(compute_gradient: Gradient, mesh: Mesh) -> Gradient:
+    """The gradient of each device's images, summed over the devices in one all-reduce; for models without `stats`.
 
     Gradient, losses and hits travel as one float32 vector: counts of hits are exact in it up to 2^24 images.
     """
 
     def summed(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
         def local(params: Tree, frozen: Tree, batch: Batch) -> Tree:
-            leaves, treedef = jax.tree.flatten(gradient_of(params, stats, frozen, batch, count)[:2])
+            leaves, treedef = jax.tree.flatten(compute_gradient(params, stats, frozen, batch, count)[:2])
             flat = lax.psum(jnp.concatenate([leaf.astype(jnp.float32).ravel() for leaf in leaves]), DATA_AXIS)
             ends = [0]
             for leaf in leaves:

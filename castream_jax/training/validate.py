@@ -26,8 +26,8 @@ def make_validation(config: Config, parts: ModelParts, mesh: Mesh) -> Callable[[
 
     The score is the accuracy or, with `config.train.loss == "binary_cross_entropy"`, the mean over classes of the
     average precision, as scikit-learn defines it; a class of which the split has no image is left out, and so is an
-    image whose `target_mask` is False from the ranking of that class. Each process
-    reads its share of every batch; all of them get the scores.
+    image whose `target_mask` is False from the ranking of that class. Each process reads its share of every batch; all
+    of them get the scores.
 
     Raises:
         ValueError, FileNotFoundError: if there is no such data.
@@ -37,22 +37,22 @@ def make_validation(config: Config, parts: ModelParts, mesh: Mesh) -> Callable[[
     share = Subset(source, range(jax.process_index(), len(source), jax.process_count()))
     multi_label = config.train.loss == "binary_cross_entropy"
 
-    def logits_of(state: Tree, frozen: Tree, pixels: Array) -> dict[str, Array]:
+    def compute_logits(state: Tree, frozen: Tree, pixels: Array) -> dict[str, Array]:
         model = parts.merge(state["params"], state["stats"], frozen)
         model.backbone.eval()
         return model(to_unit_range(pixels))
 
-    def hits_of(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Array]:
-        all_logits = logits_of(state, frozen, batch["pixels"])
+    def count_hits(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Array]:
+        all_logits = compute_logits(state, frozen, batch["pixels"])
         return {name: (hit(logits, batch["label"]) * batch["mask"]).sum() for name, logits in all_logits.items()}
 
-    def scored(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Any]:
+    def collect_scores(state: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, Any]:
         labels = {key: batch[key] for key in ("target", "target_mask", "mask")}
-        return {"logits": logits_of(state, frozen, batch["pixels"]), **labels}
+        return {"logits": compute_logits(state, frozen, batch["pixels"]), **labels}
 
     whole = replicated(mesh)
     function = jax.jit(
-        scored if multi_label else hits_of,
+        collect_scores if multi_label else count_hits,
         in_shardings=(whole, whole, split_over_images(mesh)),
         out_shardings=whole,
     )
