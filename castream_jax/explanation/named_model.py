@@ -6,6 +6,7 @@ from pathlib import Path
 from castream_jax.backbones import load_backbone
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.experiment.build import class_names_of
+from castream_jax.experiment.restore import restore_model
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.pretrained import load_pretrained
 from castream_jax.model import ImageSpec, Model
@@ -48,8 +49,6 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
 
 
 def _trained_model(workdir: Workdir) -> tuple[Model, str]:
-    from castream_jax.experiment.restore import restore_model  # with all of training: a second that an export saves
-
     config = workdir.open_config()
     images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
     if config.train.target == "backbone" and workdir.backbone.is_file():
