@@ -22,9 +22,10 @@ from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
 from castream_jax.commands.bench import machine
+from castream_jax.experiment.model_parts import model_parts
 from castream_jax.runtime.cpu import keep_freed_memory
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
+from castream_jax.training.step import initial_state, make_train_step, to_unit_range
 
 try:
     import pytorch_sides
@@ -130,11 +131,11 @@ def without_waiting(
 
 def compiled_step(model: castream.Model, batch: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
     """The step, the frozen arrays and the state it starts from."""
-    split = split_model(model, "streams")
+    parts = model_parts(model, "streams")
     optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
-    state = initial_state(split, optimizer)
-    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
-    return step.lower(state, split.frozen, batch).compile(), split.frozen, state
+    state = initial_state(parts, optimizer)
+    step = jax.jit(make_train_step(parts, optimizer), donate_argnums=0)
+    return step.lower(state, parts.frozen, batch).compile(), parts.frozen, state
 
 
 def peak_bytes(compiled: Any) -> int | None:

@@ -1,7 +1,6 @@
 """What commands share before their work: options of a run, its config, and the preparation of the process."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,8 +22,9 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
 def open_run_config(arguments: argparse.Namespace) -> "Config":
     """The config that `--config` names, or the workdir's, with the fields set on the command line."""
     from castream_jax.experiment.config import open_config, override
+    from castream_jax.experiment.workdir import Workdir
 
-    path = arguments.config or Path(arguments.workdir) / "config.json"
+    path = arguments.config or Workdir.at(arguments.workdir).config
     return override(open_config(path), arguments.overrides)
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from castream_jax.evaluation.statistics import bootstrap_means, interval, sign_test
 from castream_jax.metrics import METRICS
 
-BASELINE = "gap"
+REFERENCE = "gap"  # the head that streams are compared with
 
 _ACCURACIES = {"correct": "accuracy", "correct_top5": "top5_accuracy"}
 _CURVES = ("insertion_curve", "deletion_curve")
@@ -111,11 +111,11 @@ def _means(measured: _Measured) -> dict[Key, Entry]:
 def _differences(measured: _Measured) -> dict[Key, Entry]:
     entries = {}
     for k, key in enumerate(measured.keys):
-        if key[0] == BASELINE or (BASELINE, *key[1:]) not in measured.keys:
+        if key[0] == REFERENCE or (REFERENCE, *key[1:]) not in measured.keys:
             continue
-        b = measured.keys.index((BASELINE, *key[1:]))
-        values = measured.values[:, k] - measured.values[:, b]
-        entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, b])
+        r = measured.keys.index((REFERENCE, *key[1:]))
+        values = measured.values[:, k] - measured.values[:, r]
+        entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, r])
         entries[key]["sign_tests"] = {
             field: sign_test(values[:, measured.fields[field].start], measured.images)._asdict()
             for field in _scalars(measured)
