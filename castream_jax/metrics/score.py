@@ -21,6 +21,7 @@ from castream_jax.attribution.attribute import check_labels
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.kernels.chunks import map_chunks
+from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import causal, masking
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
@@ -172,7 +173,7 @@ def scores_of_maps(
     saliency = jnp.stack([upsample(jnp.asarray(of_images), height, width) for of_images in distinct])
     ranks = None
     if kinds != ["masked"]:
-        ranks = causal.pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
+        ranks = pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
     paint = _painter(model, pixels, saliency, ranks, protocol)
 
     def run(jobs: _Jobs) -> Float[Array, "jobs heads"]:
