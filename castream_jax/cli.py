@@ -275,10 +275,10 @@ def _start(*processes: Any) -> None:
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
     from castream_jax.runtime.compilation_cache import use_compilation_cache
-    from castream_jax.runtime.cpu import keep_freed_memory
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.runtime.processes import initialise_processes
 
-    keep_freed_memory()
+    prepare_cpu()
     initialise_processes(*processes)
     use_compilation_cache()
 

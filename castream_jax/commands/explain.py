@@ -83,8 +83,10 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from castream_jax.explanation.named_model import open_named_model
     from castream_jax.protocol import get_protocol
     from castream_jax.runtime.compilation_cache import use_compilation_cache
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.runtime.progress import Progress
 
+    prepare_cpu()
     use_compilation_cache()
     progress = Progress("explain", total=len(files), unit="images")
     model, protocol_name = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
