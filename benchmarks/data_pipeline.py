@@ -211,9 +211,11 @@ def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, 
     import castream_jax as castream
     from castream_jax.experiment.config import base_config
     from castream_jax.experiment.model_parts import model_parts
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.training.optimizer import make_optimizer
     from castream_jax.training.step import initial_state, make_train_step
 
+    prepare_cpu()  # as the command line does
     backbone = castream.create_backbone(arguments.step, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
     parts = model_parts(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")

@@ -44,11 +44,11 @@ def start(
     from absl import logging
 
     from castream_jax.runtime.compilation_cache import use_compilation_cache
-    from castream_jax.runtime.cpu import keep_freed_memory
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.runtime.processes import initialise_processes
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    keep_freed_memory()
+    prepare_cpu()
     if not alone:
         initialise_processes(coordinator, num_processes, process_id)
     use_compilation_cache()

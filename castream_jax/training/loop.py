@@ -69,8 +69,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     model = open_model(config)
     parts = model_parts(model, config.train.target, config.train.batch_norm)
     optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
-    state = replicate(initial_state(parts, optimizer), mesh)
-    frozen = replicate(parts.frozen, mesh)
+    state, frozen = replicate((initial_state(parts, optimizer), parts.frozen), mesh)
     step_fn = _compiled_step(config, parts, optimizer, mesh)
     validate = make_validation(config, parts, mesh) if config.train.validate_every else None
 
@@ -78,11 +77,10 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     workdir = claim_workdir(config, workdir)
     iterator = iter(batches)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
-    tied_to = frozen_fingerprint(config, model)
-    done = 0
+    fingerprint, done = frozen_fingerprint(config, model), 0
     with (
         Termination() as termination,
-        Checkpoints(workdir, fingerprint=tied_to, config=config.to_json(), say=progress.say) as checkpoints,
+        Checkpoints(workdir, fingerprint=fingerprint, config=config.to_json(), say=progress.say) as checkpoints,
     ):
         if checkpoints.latest_step is not None:
             done, state = checkpoints.restore(state, iterator)
@@ -107,8 +105,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
                     checkpoints.save(step, state, iterator, score)
                 if stopped and not last:
                     checkpoints.wait()
-                    saved = f"step {step} of {length.steps}"
-                    progress.say(f"SIGTERM: saved at {saved}; the same command continues from there")
+                    progress.say(f"SIGTERM: saved at step {step} of {length.steps}; the same command continues there")
                     raise SystemExit(0)
 
     # --- output ---
