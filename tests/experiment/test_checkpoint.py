@@ -264,7 +264,7 @@ def test_sigterm_saves_the_step_and_exits_with_0(tiny_config, trained_once: Path
     with pytest.raises(SystemExit) as stopped:
         train(config, tmp_path / "run")
     assert stopped.value.code == 0
-    assert "SIGTERM: saved at step 7 of 11; the same command continues from there" in capfd.readouterr().err
+    assert "SIGTERM: saved at step 7 of 11; the same command continues there" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is handler
     monkeypatch.undo()
     chex.assert_trees_all_equal(stream_params(config, train(config, tmp_path / "run")), alone)
