@@ -60,11 +60,7 @@ def one_behind(function: Callable[[Batch], T], batches: Iterable[Batch]) -> Iter
 
 
 def _write_parts(
-    evaluation: Evaluation,
-    parts: Sequence[EvaluationPart],
-    function: OnDevice,
-    task: str,
-    say: Callable[[str], None],
+    evaluation: Evaluation, parts: Sequence[EvaluationPart], function: OnDevice, task: str, say: Callable[[str], None]
 ) -> None:
     """Writes those of the parts that are not there yet, one after the other, from one stream of batches."""
     config, source, workdir = evaluation.config, evaluation.source, evaluation.workdir
@@ -92,17 +88,10 @@ def _results(
     function: OnDevice,
     progress: Progress,
 ) -> Iterator[Tree]:
-    """What `write_part` wants to know of the images, batch by batch, without the padding.
+    """What `write_part` needs of the images, batch by batch, without the padding.
 
+    `positions` of the images in the source, and whether each is `shown` in the gallery, are in the order of `batches`.
     An image that could not be read is not `readable`, and not among the shown.
-
-    Args:
-        batches: of an `eval_loader`.
-        positions: of the images in the source, in the order of the loader.
-        shown: whether each of them is in the gallery.
-        evaluation: whose devices share each batch.
-        function: what the devices do.
-        progress: told of every batch.
     """
 
     def start(batch: Batch) -> tuple[Tree, Tree]:

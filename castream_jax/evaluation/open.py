@@ -24,24 +24,14 @@ _LEAST = {"batch_size": 1, "images_per_part": 1, "max_images": 0, "gallery": 0, 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation that is about to run.
-
-    Attributes:
-        config, workdir: of the trained experiment.
-        mesh: devices of this process.
-        source: the test data.
-        model: as trained, on every device of the mesh.
-        methods: all that are evaluated, baselines among them.
-        protocol: how maps become numbers.
-        identity: see `identify`.
-    """
+    """An evaluation that is about to run."""
 
     config: Config
     workdir: Workdir
-    mesh: Mesh
-    source: Source
-    model: Model
-    methods: tuple[str, ...]
+    mesh: Mesh  # devices of this process
+    source: Source  # the test data
+    model: Model  # as trained, on every device of the mesh
+    methods: tuple[str, ...]  # all that are evaluated, baselines among them
     protocol: Protocol
     identity: Identity
 

@@ -73,8 +73,7 @@ class Workdir:
     def __fspath__(self) -> str:
         return str(self.folder)
 
-    def __str__(self) -> str:
-        return str(self.folder)
+    __str__ = __fspath__
 
     def check_experiment(self) -> None:
         """Raises a FileNotFoundError unless a training was begun here."""

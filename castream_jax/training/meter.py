@@ -1,6 +1,7 @@
 """What a training tells while it runs: loss, accuracy, rate and speed since the last report, and validation scores."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import math
 import time
 from typing import Any, NamedTuple
@@ -45,33 +46,20 @@ class Length(NamedTuple):
         return crossed or step == self.steps
 
 
+@dataclasses.dataclass
 class Meter:
-    """Reads, logs and prints what is due after a step.
+    """Reads, logs and prints what is due after a step."""
 
-    Args:
-        config: of the training.
-        length: of the training.
-        schedules: learning rate of each trained head as a function of the step.
-        validate: see `make_validation`; None for a training without.
-        mesh: devices that the state is replicated over.
-        logs: gets every number.
-        progress: prints the most important ones.
-        checkpoints: named where the training cannot go on.
-    """
+    config: Config
+    length: Length
+    schedules: Mapping[str, optax.Schedule]  # learning rate of each trained head as a function of the step
+    validation: Validation | None  # see `make_validation`; None for a training without
+    mesh: Mesh
+    logs: MetricLogs
+    progress: Progress
+    checkpoints: Checkpoints  # named where the training cannot go on
 
-    def __init__(
-        self,
-        config: Config,
-        length: Length,
-        schedules: Mapping[str, optax.Schedule],
-        validate: Validation | None,
-        mesh: Mesh,
-        logs: MetricLogs,
-        progress: Progress,
-        checkpoints: Checkpoints,
-    ):
-        self._config, self._length, self._schedules, self._validate = config.train, length, schedules, validate
-        self._mesh, self._logs, self._progress, self._checkpoints = mesh, logs, progress, checkpoints
+    def __post_init__(self) -> None:
         self._since = time.perf_counter()
 
     def report(self, step: int, state: State) -> State:
@@ -83,35 +71,35 @@ class Meter:
         Raises:
             FloatingPointError: if one of them is not finite.
         """
-        if step % self._config.log_every and step < self._length.steps:
+        if step % self.config.train.log_every and step < self.length.steps:
             return state
-        values, state = _read_totals(state, self._mesh)
-        _check_finite(values, step, self._checkpoints)
+        values, state = _read_totals(state, self.mesh)
+        _check_finite(values, step, self.checkpoints)
         now = time.perf_counter()
         images_per_second = values.pop("images") / (now - self._since)
         self._since = now
-        told = {"epoch": step / self._length.steps_per_epoch, **self._rates(step - 1), **values}
-        self._logs.write(step, {**told, "images_per_second": images_per_second})
-        self._progress.report(step, f"{_describe(values)} · {images_per_second:,.0f} images/s")
+        told = {"epoch": step / self.length.steps_per_epoch, **self._rates(step - 1), **values}
+        self.logs.write(step, {**told, "images_per_second": images_per_second})
+        self.progress.report(step, f"{_describe(values)} · {images_per_second:,.0f} images/s")
         return state
 
     def validate(self, step: int, state: State, frozen: Any) -> float | None:
         """Scores on the test data, where they are due; their mean over the trained heads, which the best step has."""
-        if self._validate is None or not self._length.completes(self._config.validate_every, step):
+        if self.validation is None or not self.length.completes(self.config.train.validate_every, step):
             return None
         begin = time.perf_counter()
-        measure = "accuracy" if self._config.loss == "cross_entropy" else "mean_average_precision"
-        scores = self._validate(state, frozen)
+        measure = "accuracy" if self.config.train.loss == "cross_entropy" else "mean_average_precision"
+        scores = self.validation(state, frozen)
         told = {f"{name}/validation_{measure}": score for name, score in scores.items()}
-        self._logs.write(step, told)
-        self._progress.say(f"step {step:,} · {_describe(told)}")
+        self.logs.write(step, told)
+        self.progress.say(f"step {step:,} · {_describe(told)}")
         self._since += time.perf_counter() - begin  # no time of the training
-        return sum(scores[name] for name in sorted(self._schedules)) / len(self._schedules)
+        return sum(scores[name] for name in sorted(self.schedules)) / len(self.schedules)
 
     def _rates(self, step: int) -> dict[str, float]:
         """The learning rate, once if it is the same for all heads."""
         with jax.transfer_guard("allow"):  # a handful of scalars per report
-            rates = {name: float(jnp.asarray(schedule(step))) for name, schedule in sorted(self._schedules.items())}
+            rates = {name: float(jnp.asarray(schedule(step))) for name, schedule in sorted(self.schedules.items())}
         if len(set(rates.values())) == 1:
             return {"learning_rate": next(iter(rates.values()))}
         return {f"{name}/learning_rate": rate for name, rate in rates.items()}
