@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Bool, Int
 import numpy as np
 
+from castream_jax.attribution import upsample
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.data import describe_unreadable, evaluation_batches
 from castream_jax.data.loader import Batch
@@ -14,6 +16,7 @@ from castream_jax.data.subset import Subset
 from castream_jax.evaluation.on_device import explain_batch, predict_batch
 from castream_jax.evaluation.open import Evaluation
 from castream_jax.evaluation.parts import EvaluationPart, Tree, regroup, take, write_part
+from castream_jax.metrics.localisation import localisation_scores
 from castream_jax.runtime.mesh import shard_batch
 from castream_jax.runtime.progress import Progress
 
@@ -105,12 +108,16 @@ def _results(
         at += count
         images = np.full(count, None, object)
         wanted = shown[here] & batch["mask"][:count]
-        if wanted.any():  # maps are large, and wanted for few images
+        if wanted.any() or "box" in batch:  # maps are large, and often wanted for few images
             maps = jax.device_get(maps)
             for i in np.flatnonzero(wanted):
                 images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
                 images[i] |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
         given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
         results = {**jax.device_get(results), **given}
+        if "box" in batch:
+            for key, saliency in maps.items():
+                at_size = np.asarray(upsample(jnp.asarray(saliency), *batch["pixels"].shape[1:3]))
+                results["scores"][key] |= localisation_scores(at_size, batch["box"].reshape(len(at_size), -1, 4))
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}

@@ -12,6 +12,7 @@ import numpy as np
 
 from castream_jax.backbones import fingerprint
 from castream_jax.data import Source
+from castream_jax.data.source import open_record
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
@@ -44,6 +45,7 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
         | {"images": len(source), "names": _digest([*source.class_names, *names])},
         "max_images": config.evaluation.max_images,
         "curves": config.evaluation.curves,
+        "localisation": "box" in open_record(source, 0),
     }
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from castream_jax.evaluation.statistics import bootstrap_means, interval, sign_test
 from castream_jax.metrics import METRICS
+from castream_jax.metrics.localisation import LOCALISATION
 
 REFERENCE = "gap"  # the head that streams are compared with
 
@@ -17,7 +18,7 @@ _ACCURACIES = {"correct": "accuracy", "correct_top5": "top5_accuracy"}
 _CURVES = ("insertion_curve", "deletion_curve")
 
 # What is read of the rows and of the predictions.
-ROW_COLUMNS = ("index", "head", "method", *METRICS, *_CURVES)
+ROW_COLUMNS = ("index", "head", "method", *METRICS, *LOCALISATION, *_CURVES)
 PREDICTION_COLUMNS = ("index", "head", *_ACCURACIES)
 
 Key = tuple[str, ...]
@@ -60,11 +61,34 @@ def summarise_rows(rows: pa.Table) -> tuple[list[Entry], list[Entry], pa.Table |
     """
     curves = [name for name in _CURVES if name in rows.column_names]
     measured = _measure(rows, ("head", "method"), [*METRICS, *curves])
+    return *_means_and_differences(measured), _mean_curves(measured, curves) if curves else None
+
+
+def summarise_localisation(rows: pa.Table) -> dict[str, Any] | None:
+    """Means and paired differences of the localisation metrics, over the images that have a box.
+
+    Args:
+        rows: see `summarise_rows`.
+
+    Returns:
+        `{"images", "metrics", "differences"}`, entries as of `summarise_rows`; None where no image has a box.
+    """
+    if LOCALISATION[0] not in rows.column_names:
+        return None
+    rows = rows.filter(pc.call_function("is_finite", [rows[LOCALISATION[0]]]))
+    if not len(rows):
+        return None
+    measured = _measure(rows, ("head", "method"), LOCALISATION)
+    means, differences = _means_and_differences(measured)
+    return {"images": len(measured.images), "metrics": means, "differences": differences}
+
+
+def _means_and_differences(measured: "_Measured") -> tuple[list[Entry], list[Entry]]:
     means, differences = (
         [{"head": head, "method": method, **entry} for (head, method), entry in entries.items()]
         for entries in (_means(measured), _differences(measured))
     )
-    return means, differences, _mean_curves(measured, curves) if curves else None
+    return means, differences
 
 
 class _Measured(NamedTuple):

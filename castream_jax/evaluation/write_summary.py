@@ -22,7 +22,13 @@ from castream_jax.evaluation.open import Evaluation
 from castream_jax.evaluation.parts import EvaluationPart, write_gallery
 from castream_jax.evaluation.sanity import sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
-from castream_jax.evaluation.summary import PREDICTION_COLUMNS, ROW_COLUMNS, summarise_predictions, summarise_rows
+from castream_jax.evaluation.summary import (
+    PREDICTION_COLUMNS,
+    ROW_COLUMNS,
+    summarise_localisation,
+    summarise_predictions,
+    summarise_rows,
+)
 from castream_jax.experiment.results import read_parts, write_table
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import write_atomically
@@ -55,11 +61,10 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
     if predictions is None or rows is None or not len(rows):
         raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
     means, differences, curves = summarise_rows(rows)
+    localisation = summarise_localisation(rows) or {"metrics": [], "differences": []}
     order = [(head, method) for method in evaluation.methods for head in evaluation.model.heads]  # as they were given
-    means, differences = (
-        sorted(entries, key=lambda entry: order.index((entry["head"], entry["method"])))
-        for entries in (means, differences)
-    )
+    for entries in (means, differences, localisation["metrics"], localisation["differences"]):
+        entries.sort(key=lambda entry: order.index((entry["head"], entry["method"])))
     heads = _recognition(evaluation, predictions)
     readable = len(predictions) // len(heads)
     run = identity_hash(evaluation.identity)
@@ -78,6 +83,7 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
         "heads": heads,
         "metrics": means,
         "differences": differences,
+        **({"localisation": localisation} if localisation["metrics"] else {}),
         "sanity": sanity["rows"],
         "sanity_images": sanity["images"],
         "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},

@@ -22,9 +22,11 @@ from castream_jax.reporting.extreme_cases import extreme_cases
 from castream_jax.reporting.gallery import Gallery, build_gallery
 from castream_jax.reporting.measured_curves import read_causal_curves, training_curves
 from castream_jax.reporting.metric_table import (
+    LOCALISATION,
     METRICS,
     MetricRow,
     columns_of,
+    localisation_rows,
     markdown_table,
     ordered_heads,
     ordered_methods,
@@ -78,6 +80,8 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
             columns=columns_of(summary),
             metrics=METRICS,
             table=together(table),
+            localisation_columns=LOCALISATION,
+            localisation=together(localisation_rows(summary)),
             has_baselines=any(row.is_baseline for row in table),
             differences=difference_rows(summary),
             training=training_curves(workdir.metrics, heads),
