@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from castream_jax.attribution.arguments import check_methods
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.data import describe_unreadable, evaluation_batches, open_source
+from castream_jax.data.image_paths import describe_skipped
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.identity import claim_results, hash_of, identify, part_size_of
@@ -101,6 +102,8 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     # --- resume ---
     folder = Path(workdir).resolve() / "evaluation"
     say = Progress("evaluate", total=len(source), unit="images").say
+    if skipped := describe_skipped(getattr(source, "skipped", {})):
+        say(skipped)
     if jax.process_index() == 0:
         part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
         claim_results(folder, identity, part_size, say)

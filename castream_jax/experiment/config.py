@@ -46,6 +46,8 @@ def base_config() -> Config:
             "num_threads": 2,  # in each worker
             "num_workers": 0,  # processes that read and transform; 0: threads of this process do
             "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
+            "exif_orientation": False,  # turn photographs as their EXIF tag says; published accuracies are without
+            "max_pixels": 0,  # of an image; larger ones are unreadable; 0: Pillow's limit, 178,956,970
         }
     )
     config.backbone = ConfigDict(

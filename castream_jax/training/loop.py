@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from castream_jax.backbones import save_torch_weights
 from castream_jax.data import describe_unreadable, open_source, reading_options, record_transforms, train_loader
+from castream_jax.data.image_paths import describe_skipped
 from castream_jax.experiment.build import open_model
 from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.config import Config
@@ -101,6 +102,8 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     workdir = claim_workdir(config, workdir)
     iterator = iter(batches)
     progress = Progress(f"train {', '.join(heads)}", total=steps, unit="steps")
+    if skipped := describe_skipped(getattr(source, "skipped", {})):
+        progress.say(skipped)
     trunk = trunk_of(config, model)
     with (
         Termination() as termination,
