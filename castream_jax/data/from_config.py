@@ -10,6 +10,7 @@ from castream_jax.data.cifar10 import Cifar10, binary_folder
 from castream_jax.data.cub import Cub
 from castream_jax.data.decode import Decoding
 from castream_jax.data.digits import CanvasDigits
+from castream_jax.data.hold_out import hold_out
 from castream_jax.data.image_folder import ImageFolder
 from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
@@ -40,8 +41,8 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     Args:
         data_config: `source` is one of `SOURCES`, "voc" or "digits". The last reads `canvases_per_digit` (of the
             training split: a test digit is always shown once), `image_size` and `seed`; all others read `path`,
-            `train_split` and `test_split`, and "voc" reads `difficult` too.
-            `exif_orientation` and `max_pixels` say how image files are decoded.
+            `train_split` and `test_split`, and "voc" reads `difficult` too. With a `test_fraction` the test data are
+            that part of the training split. `exif_orientation` and `max_pixels` say how image files are decoded.
         split: "train" or "test".
         rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
 
@@ -53,14 +54,24 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
     source = data_config.source
     check_source(source)
+    fraction = data_config.get("test_fraction", 0)
+    if fraction and source in ("digits", "voc"):
+        raise ValueError(f"data.test_fraction is for folders without a test split, and '{source}' has one")
     if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
-    path, named = data_config.path, data_config[f"{split}_split"]
+    path, named = data_config.path, data_config.train_split if fraction else data_config[f"{split}_split"]
     if source == "voc":
         voc = Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
         return _decoded(voc, data_config)
-    return _decoded(SOURCES[source].open(path, named), data_config)
+    try:
+        opened = _decoded(SOURCES[source].open(path, named), data_config)
+    except FileNotFoundError as error:
+        if source != "image_folder" or split != "test" or Path(path, named).is_dir():
+            raise
+        hint = "--config.data.test_fraction=0.2 tests on a fifth of the training images"
+        raise FileNotFoundError(f"{error}; {hint}") from error
+    return hold_out(opened, fraction, test=split == "test") if fraction else opened
 
 
 def _decoded(source: Source, data_config: DataConfig) -> Source:

@@ -32,6 +32,7 @@ def base_config() -> Config:
             "path": "",
             "train_split": "train",
             "test_split": "test",
+            "test_fraction": 0.0,  # of each class of the training split, for testing, where there is no test split
             "image_size": 224,
             "resize": "squash",  # or "center_crop", "none"
             # Training only, each after the other:
