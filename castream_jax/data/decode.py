@@ -209,7 +209,12 @@ def allow_pixels(limit: int) -> bool:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 (upright, and where there is none) to 8."""
+    """The EXIF orientation of an image, 1 (upright, and where there is none) to 8.
+
+    A TIFF counts as upright: Pillow itself turns it, when it is decoded.
+    """
+    if image.format == "TIFF":
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata do not make pixels unreadable
@@ -233,15 +238,13 @@ def to_rgb(image: Image.Image, exif_orientation: bool = False) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_scaled(image))
     elif image.mode == "P" and "transparency" in image.info:
         # The same colours, without Pillow's warning about transparent palettes.
         image = image.convert("RGBA")
-    if image.mode == "RGB":
-        image.load()
-        return image
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scaled(image: Image.Image) -> UInt8[np.ndarray, "h w"]:

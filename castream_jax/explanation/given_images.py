@@ -118,8 +118,7 @@ def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
     if isinstance(image, str | os.PathLike):
         name = readable_name(image)
         encoded = EncodedImage(Path(image), name, decoding=decoding)
-        orientation = encoded.orientation  # before it is decoded: Pillow 11 and 12 turn a TIFF, and forget the tag
-        return name, encoded.decode(), orientation
+        return name, encoded.decode(), encoded.orientation
     if isinstance(image, Image.Image):
         name = readable_name(getattr(image, "filename", "") or "image")
         orientation = orientation_of(image)

@@ -117,6 +117,17 @@ def test_an_exif_orientation_is_applied_where_it_is_asked_for(orientation, suffi
     np.testing.assert_array_equal(np.sort(of_turned, axis=None), np.sort(of_stored, axis=None))
 
 
+def test_a_tiff_is_turned_once_as_pillow_does_it():
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encode(Image.fromarray(RGB), "TIFF", exif=exif)
+    for upright in (False, True):
+        image = EncodedImage(data, "", decoding=Decoding(exif_orientation=upright))
+        assert image.size == (16, 12)
+        np.testing.assert_array_equal(image.pixels(), np.rot90(RGB, -1))
+        assert not image.traits.tagged
+
+
 def test_damaged_metadata_do_not_matter():
     data = encode(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff")
     assert orientation_of(Image.open(io.BytesIO(data))) == 1
