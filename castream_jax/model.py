@@ -23,14 +23,16 @@ class ImageSpec:
         size: side of the model's input, in pixels.
         resize: how an image gets that size when the model is evaluated, see `castream_jax.data.record_transforms`.
         class_names: name of class k at position k; empty where they are not known.
+        exif_orientation: whether photographs are turned as their EXIF tag says.
 
     >>> castream.ImageSpec(size=224, resize="center_crop", class_names=("cat", "dog"))
-    ImageSpec(size=224, resize='center_crop', class_names=('cat', 'dog'))
+    ImageSpec(size=224, resize='center_crop', class_names=('cat', 'dog'), exif_orientation=False)
     """
 
     size: int
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
+    exif_orientation: bool = False
 
 
 class Model(nnx.Module):

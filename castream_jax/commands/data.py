@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--difficult", default="ignore", choices=("ignore", "count"), help="objects of Pascal VOC marked difficult"
     )
+    command.add_argument("--max-pixels", type=int, default=0, metavar="N", help="of an image; by default 178,956,970")
     command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that decode")
 
 
@@ -37,6 +38,7 @@ def check(arguments: argparse.Namespace) -> None:
 
     data = base_config().data
     data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
+    data.max_pixels = arguments.max_pixels
     sources = {}
     for split in arguments.split or splits_of(arguments.source, arguments.path):
         data.update(train_split=split)
@@ -53,5 +55,6 @@ def check(arguments: argparse.Namespace) -> None:
         unreadable += len(result.unreadable)
     if unreadable:
         raise ValueError(
-            f"unreadable images: {unreadable}, named above; replace or remove them, or set data.on_error to 'skip'."
+            f"unreadable images: {unreadable}, named above; replace or remove them, or train and evaluate with "
+            "--config.data.on_error=skip."
         )

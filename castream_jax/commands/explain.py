@@ -1,19 +1,23 @@
 """`castream explain`: what a model sees in images, as overlays, pages and a table."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
-import json
+import os
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
+import warnings
 
 from castream_jax.commands.start import start
 
 if TYPE_CHECKING:
+    from castream_jax.data.image_paths import Skipped
+    from castream_jax.explanation import Explanation
     from castream_jax.model import Model
     from castream_jax.protocol import Protocol
 
+_LONGEST = 200  # bytes of a folder's name: file systems have room for 255
 _FILE_WIDTH = 120  # characters of the table where it does not go to a terminal
 
 
@@ -68,6 +72,10 @@ def add(commands: Any) -> None:
         help="how images get the model's size; by default as in its config, or squash",
     )
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="side of the model's input")
+    command.add_argument(
+        "--exif-orientation", action="store_true", help="turn photographs as EXIF says; by default as in its config"
+    )
+    command.add_argument("--max-pixels", type=int, metavar="N", help="of an image to read; by default 178,956,970")
     command.add_argument("--batch-size", type=int, metavar="N", help="images per pass; by default 8 at most")
     command.add_argument("--out", default="explanations", metavar="DIR", help="folder for the results")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -79,17 +87,17 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
-    from castream_jax.data.image_paths import list_images
+    from castream_jax.data.image_paths import Skipped, list_images, readable_name
 
-    files = list_images(arguments.images, sys.stdin)
+    skipped: Skipped = {}
+    files = list_images(arguments.images, _paths_on_stdin(), skipped)
     start(alone=True)
     from castream_jax.data.decode import UnreadableImageError
     from castream_jax.explanation import explain_many
     from castream_jax.explanation.explain import BATCH_SIZE
-    from castream_jax.explanation.predictions_table import prediction_rows
-    from castream_jax.runtime.progress import Progress
+    from castream_jax.explanation.explanation import as_json
 
-    progress = Progress("explain", total=len(files), unit="images")
+    _set_limit(arguments.max_pixels)
     model, protocol = _open_model(arguments)
     failed: list[UnreadableImageError] = []
     explanations = explain_many(
@@ -103,13 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
         unreadable=failed.append,
     )
     out = Path(arguments.out).resolve()
-    results, rows = [], []
-    folders: set[str] = set()
-    for done, explanation in enumerate(explanations, 1):
-        saved = explanation.save(out / _folder(explanation.name, folders))
-        results.append(explanation.as_dict() | {"files": saved})
-        rows += prediction_rows(explanation)
-        progress.pace(done)
+    results, rows = _save(explanations, out, len(files), skipped)
+    sentences = [error.on_command_line("give another image") for error in failed]
     if arguments.json:
         document = {
             "model": arguments.model,
@@ -117,15 +120,58 @@ def run(arguments: argparse.Namespace) -> None:
             "protocol": {"name": protocol.name, "hash": protocol.hash},
             "out": str(out),
             "images": results,
-            "unreadable": [{"image": error.name, "error": str(error)} for error in failed],
+            "unreadable": [
+                {"image": error.name, "error": sentence} for error, sentence in zip(failed, sentences, strict=True)
+            ],
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(as_json(document))
     elif rows:
         _print_table(rows)
-        print(out)
+        print(readable_name(out))
     if failed:
         count = "" if len(failed) == 1 else f"{len(failed)} of {len(files)} images cannot be read: "
-        raise ValueError(count + "; ".join(map(str, failed)))
+        raise ValueError(count + "; ".join(sentences))
+
+
+def _save(
+    explanations: Iterable["Explanation"], out: Path, total: int, skipped: "Skipped"
+) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
+    """Writes each explanation as it comes; returns them as plain values, and as rows of the table."""
+    from castream_jax.data.image_paths import describe_skipped
+    from castream_jax.explanation.given_images import OrientationWarning
+    from castream_jax.explanation.predictions_table import prediction_rows
+    from castream_jax.runtime.progress import Progress
+
+    progress = Progress("explain", total=total, unit="images")
+    if skipped:
+        progress.say(describe_skipped(skipped))
+    results, rows, tagged = [], [], []
+    folders: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OrientationWarning)  # told below, in words of the command line
+        for done, explanation in enumerate(explanations, 1):
+            saved = explanation.save(out / _folder(explanation.name, folders))
+            results.append(explanation.as_dict() | {"files": saved})
+            rows += prediction_rows(explanation)
+            tagged += [explanation.name] * explanation.orientation_ignored
+            progress.pace(done)
+    if tagged:
+        first = ", ".join(tagged[:3]) + (", …" if len(tagged) > 3 else "")
+        progress.say(f"{len(tagged)} × an EXIF orientation that --exif-orientation applies: {first}")
+    return results, rows
+
+
+def _set_limit(max_pixels: int | None) -> None:
+    from castream_jax.data.decode import allow_pixels
+
+    if max_pixels is not None and not allow_pixels(max_pixels):
+        raise ValueError(f"--max-pixels is {max_pixels}: images of so many pixels are read anyway; leave it out.")
+
+
+def _paths_on_stdin() -> Iterator[str]:
+    """Standard input as text, its bytes kept as Python keeps those of file names."""
+    raw = getattr(sys.stdin, "buffer", None)
+    yield sys.stdin.read() if raw is None else os.fsdecode(raw.read())
 
 
 def _open_model(arguments: argparse.Namespace) -> tuple["Model", "Protocol"]:
@@ -142,6 +188,7 @@ def _open_model(arguments: argparse.Namespace) -> tuple["Model", "Protocol"]:
         spec,
         size=spec.size if arguments.image_size is None else arguments.image_size,
         resize=arguments.resize or spec.resize,
+        exif_orientation=arguments.exif_orientation or spec.exif_orientation,
         class_names=_read_names(arguments.class_names, model.backbone.num_classes) or spec.class_names,
     )
     return model, protocol
@@ -163,8 +210,8 @@ def _read_names(path: str | None, num_classes: int) -> tuple[str, ...]:
 
 
 def _folder(name: str, taken: set[str]) -> str:
-    """The image's name without its suffix, numbered if another image has it."""
-    stem = Path(name).stem or "image"
+    """The image's name without its suffix, as long as a folder's name may be, numbered if another image has it."""
+    stem = Path(name).stem.encode()[:_LONGEST].decode(errors="ignore") or "image"
     folder, number = stem, 1
     while folder.lower() in taken:
         number += 1

@@ -1,13 +1,24 @@
 """Batches of a grain dataset, from threads or worker processes, with a position that can be saved."""
 
+import ast
 from collections.abc import Callable, Sequence
+import multiprocessing
+from pathlib import Path
+import sys
 from typing import Any
 
 from absl import flags
 import grain
+from grain.multiprocessing import SharedMemoryArray
 import numpy as np
 
 Batch = dict[str, np.ndarray]
+
+_UNGUARDED = (
+    "worker processes begin by running this script again, up to its main guard: put what it does under `if __name__ == "
+    '"__main__":`, or read with threads, num_workers=0'
+)
+_UNGUARDED_STATUS = 78  # of a worker that ran the script as far as the start of workers
 
 
 class Batches(grain.IterDataset[Batch]):
@@ -30,11 +41,14 @@ class Batches(grain.IterDataset[Batch]):
 
         Raises:
             ValueError: a number is negative.
+            RuntimeError: there are workers, and the script that is being run has no main guard.
         """
         super().__init__()
         for what, number in (("num_threads", num_threads), ("num_workers", num_workers)):
             if number < 0:
                 raise ValueError(f"{what} is {number}; it cannot be negative")
+        if num_workers:
+            _check_main_guard()
         self.name, self.num_workers = name, num_workers
         self._dataset, self._num_threads, self._prefetch = dataset, num_threads, prefetch
 
@@ -82,7 +96,14 @@ class BatchIterator(grain.DatasetIterator[Batch]):
     def __next__(self) -> Batch:
         if self._inner is None:
             self._inner = self._batches.start_at(self._position)
-        batch = next(self._inner)
+        try:
+            batch = next(self._inner)
+        except RuntimeError as error:
+            if f"exit code {_UNGUARDED_STATUS}." not in str(error):
+                raise
+            raise RuntimeError(_UNGUARDED) from None
+        if self._batches.num_workers:
+            batch = {key: _own(array) for key, array in batch.items()}
         self._position += 1
         self._note(batch.pop("unreadable", np.array([], np.int32)).tolist())
         return batch
@@ -124,6 +145,42 @@ class BatchIterator(grain.DatasetIterator[Batch]):
     def _note(self, positions: list[int]) -> None:
         for position in positions:
             self._unreadable.setdefault(position, self._batches.name(position))
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """The array in this process's own memory.
+
+    grain gives back the shared memory of a batch when the batch goes, in a thread: too late for one that is alive when
+    Python ends.
+    """
+    if not isinstance(array, SharedMemoryArray):
+        return array
+    own = np.array(array)
+    shared: Any = array
+    shared._unlink_on_del = False
+    shared.shm.unlink()
+    return own
+
+
+def _check_main_guard() -> None:
+    """Refuses to start worker processes from a script that would start them again in each of them.
+
+    Raises:
+        RuntimeError: what is being run is a script without `if __name__ == "__main__":`.
+        SystemExit: this is a worker that is running such a script.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that has not begun its work yet
+        sys.exit(_UNGUARDED_STATUS)
+    main = sys.modules["__main__"]
+    if getattr(main, "__spec__", None) is not None:  # python -m …
+        return
+    try:
+        tree = ast.parse(Path(getattr(main, "__file__", "")).read_bytes())
+    except (OSError, ValueError, SyntaxError):  # a notebook, an interactive session
+        return
+    tests = [node.test for node in ast.walk(tree) if isinstance(node, ast.If)]
+    if not any(isinstance(node, ast.Name) and node.id == "__name__" for test in tests for node in ast.walk(test)):
+        raise RuntimeError(_UNGUARDED)
 
 
 def describe_unreadable(names: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, UInt8
 import numpy as np
 
-from castream_jax.data.decode import EncodedImage, UnreadableImageError
+from castream_jax.data.decode import EncodedImage, Traits, UnreadableImageError
+from castream_jax.data.image_paths import Skipped, describe_skipped
 from castream_jax.data.source import Source, open_record
 
 
@@ -22,6 +23,9 @@ class Check(NamedTuple):
         unreadable: for each image that cannot be decoded, the sentence that names it.
         smallest, largest: height and width, in pixels, of the images of the smallest and the largest area.
         boxes: number of boxes; None if the source has none.
+        tagged: names of the images with an EXIF orientation.
+        grey, alpha: number of images that are greyscale, and that have an alpha channel, which is dropped.
+        skipped: what the source passed over beside its images.
     """
 
     images: int
@@ -30,6 +34,10 @@ class Check(NamedTuple):
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
     boxes: int | None
+    tagged: list[str]
+    grey: int
+    alpha: int
+    skipped: Skipped
 
 
 class Example(NamedTuple):
@@ -52,8 +60,13 @@ def check_source(source: Source, report: Callable[[int], None] = lambda done: No
     unreadable: list[str] = []
     sizes: set[tuple[int, int]] = set()
     boxes: int | None = None
+    tagged: list[str] = []
+    grey = alpha = 0
     with ThreadPoolExecutor(max(1, num_threads)) as threads:
-        for done, (labels, size, count, error) in enumerate(_decode_all(source, threads), 1):
+        for done, (labels, size, count, traits, error) in enumerate(_decode_all(source, threads), 1):
+            if traits.tagged:
+                tagged.append(source.name(done - 1))
+            grey, alpha = grey + traits.grey, alpha + traits.alpha
             if error is not None:
                 unreadable.append(error)
             per_class.update(labels)
@@ -64,11 +77,12 @@ def check_source(source: Source, report: Callable[[int], None] = lambda done: No
             report(done)
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     smallest, largest = (by_area[0], by_area[-1]) if by_area else (None, None)
-    return Check(len(source), per_class, unreadable, smallest, largest, boxes)
+    skipped = getattr(source, "skipped", {})
+    return Check(len(source), per_class, unreadable, smallest, largest, boxes, tagged, grey, alpha, skipped)
 
 
-# Classes, height and width, number of boxes, and what is wrong with it.
-_Result = tuple[list[int], tuple[int, int] | None, int | None, str | None]
+# Classes, height and width, number of boxes, traits, and what is wrong with it.
+_Result = tuple[list[int], tuple[int, int] | None, int | None, Traits, str | None]
 
 
 def _decode_all(source: Source, threads: ThreadPoolExecutor) -> Iterator[_Result]:
@@ -80,17 +94,19 @@ def _decode_all(source: Source, threads: ThreadPoolExecutor) -> Iterator[_Result
 
 def _decode(source: Source, index: int) -> _Result:
     labels: list[int] = []
-    count = None
+    count, traits = None, Traits(tagged=False, grey=False, alpha=False)
     try:
         record: Any = open_record(source, index)
         labels = _labels(record)
         if "box" in record:
             box = np.reshape(record["box"], (-1, 4))
             count = int(np.all(box[:, 2:] > box[:, :2], axis=1).sum())
-        pixels = record["pixels"].pixels() if isinstance(record["pixels"], EncodedImage) else record["pixels"]
+        pixels = record["pixels"]
+        if isinstance(pixels, EncodedImage):
+            traits, pixels = pixels.traits, pixels.pixels()
     except UnreadableImageError as error:
-        return labels, None, count, str(error)
-    return labels, pixels.shape[:2], count, None
+        return labels, None, count, traits, error.on_command_line("replace or remove the file")
+    return labels, pixels.shape[:2], count, traits, None
 
 
 def _labels(record: Any) -> list[int]:
@@ -115,6 +131,15 @@ def describe(check: Check, class_names: tuple[str, ...]) -> Iterator[str]:
         small, large = (f"{width} × {height}" for height, width in (check.smallest, check.largest))
         yield f"images: {small} to {large} pixels (width × height)"
     yield "boxes: none" if check.boxes is None else f"boxes: {check.boxes:,}"
+    if check.grey:
+        yield f"greyscale images: {check.grey:,}"
+    if check.alpha:
+        yield f"images with an alpha channel, which is dropped: {check.alpha:,}"
+    if check.tagged:
+        yield f"images with an EXIF orientation: {len(check.tagged):,}: {_first(check.tagged)}"
+        yield "  they are read as they are stored; --config.data.exif_orientation=True turns them"
+    if check.skipped:
+        yield describe_skipped(check.skipped)
     yield f"unreadable images: {len(check.unreadable)}"
     yield from check.unreadable
 

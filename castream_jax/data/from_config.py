@@ -8,7 +8,9 @@ from castream_jax.data.augment import BrightnessJitter, RandomCrop, RandomFlip, 
 from castream_jax.data.batches import Batches
 from castream_jax.data.cifar10 import Cifar10, binary_folder
 from castream_jax.data.cub import Cub
+from castream_jax.data.decode import Decoding
 from castream_jax.data.digits import CanvasDigits
+from castream_jax.data.hold_out import hold_out
 from castream_jax.data.image_folder import ImageFolder
 from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
@@ -39,25 +41,55 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
     Args:
         data_config: `source` is one of `SOURCES`, "voc" or "digits". The last reads `canvases_per_digit` (of the
             training split: a test digit is always shown once), `image_size` and `seed`; all others read `path`,
-            `train_split` and `test_split`, and "voc" reads `difficult` too.
+            `train_split` and `test_split`, and "voc" reads `difficult` too. With a `test_fraction` the test data are
+            that part of the training split. `exif_orientation` and `max_pixels` say how image files are decoded.
         split: "train" or "test".
         rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
 
     Raises:
-        ValueError: the source or the split is unknown.
+        ValueError: the source or the split is unknown, or it cannot be decoded as `data_config` says.
         FileNotFoundError: there is no such data.
     """
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
     source = data_config.source
     check_source(source)
+    fraction = data_config.get("test_fraction", 0)
+    if fraction and source in ("digits", "voc"):
+        raise ValueError(f"data.test_fraction is for folders without a test split, and '{source}' has one")
     if source == "digits":
         canvases = data_config.canvases_per_digit if split == "train" else 1
         return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
-    path, named = data_config.path, data_config[f"{split}_split"]
+    path, named = data_config.path, data_config.train_split if fraction else data_config[f"{split}_split"]
     if source == "voc":
-        return Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
-    return SOURCES[source].open(path, named)
+        voc = Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
+        return _decoded(voc, data_config)
+    try:
+        opened = _decoded(SOURCES[source].open(path, named), data_config)
+    except FileNotFoundError as error:
+        if source != "image_folder" or split != "test" or Path(path, named).is_dir():
+            raise
+        hint = "--config.data.test_fraction=0.2 tests on a fifth of the training images"
+        raise FileNotFoundError(f"{error}; {hint}") from error
+    return hold_out(opened, fraction, test=split == "test") if fraction else opened
+
+
+def _decoded(source: Source, data_config: DataConfig) -> Source:
+    """`source`, whose files are decoded as `data_config` says."""
+    name = data_config.source
+    upright, max_pixels = data_config.get("exif_orientation", False), data_config.get("max_pixels", 0)
+    if hasattr(source, "decoding"):
+        boxes: Any = getattr(source, "boxes", None)
+        if upright and (boxes is not None or getattr(source, "has_boxes", False)):
+            raise ValueError(f"data.exif_orientation turns images and not their boxes, and source '{name}' has boxes")
+        remedy = "replace or remove the file, or pass over such images with --config.data.on_error=skip"
+        larger = "read it with --config.data.max_pixels={pixels}, or pass over it with --config.data.on_error=skip"
+        files: Any = source
+        files.decoding = Decoding(upright, max_pixels, remedy, larger)
+    elif upright or max_pixels:
+        field = "exif_orientation" if upright else "max_pixels"
+        raise ValueError(f"data.{field} has no effect on source '{name}', which decodes its images itself")
+    return source
 
 
 def splits_of(source: str, path: str) -> tuple[str, ...]:

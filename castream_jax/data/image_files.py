@@ -8,12 +8,18 @@ from typing import Any
 from jaxtyping import Float32, Int32
 import numpy as np
 
-from castream_jax.data.decode import EncodedImage
+from castream_jax.data.decode import Decoding, EncodedImage
+from castream_jax.data.image_paths import Skipped, readable_name
 from castream_jax.data.source import Record
 
 
 class ImageFiles:
-    """A source whose record `i` is the file `files[i]` below `root`, of class `labels[i]`."""
+    """A source whose record `i` is the file `files[i]` below `root`, of class `labels[i]`.
+
+    Attributes:
+        decoding: how files become pixels.
+        skipped: what was passed over beside the files, see `describe_skipped`.
+    """
 
     def __init__(
         self,
@@ -22,6 +28,7 @@ class ImageFiles:
         labels: Int32[np.ndarray, " images"],
         class_names: Sequence[str],
         boxes: Float32[np.ndarray, "images *n 4"] | None = None,
+        skipped: Skipped | None = None,
     ):
         """Args:
         root: folder of the dataset.
@@ -29,10 +36,12 @@ class ImageFiles:
         labels: class of each file.
         class_names: name of class `k` at position `k`.
         boxes: x0, y0, x1, y1 in pixels of each file: one, or several padded with zeros.
+        skipped: what was passed over beside the files.
         """
         self.root = Path(root)
         self.files, self.labels, self.boxes = files, labels, boxes
-        self._class_names = tuple(class_names)
+        self.decoding, self.skipped = Decoding(), skipped or {}
+        self._class_names = tuple(map(readable_name, class_names))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -44,7 +53,8 @@ class ImageFiles:
     def open(self, index: int) -> dict[str, Any]:
         """The record with its image still encoded; nothing is read yet."""
         file = self.root / self.files[index]
-        record: dict[str, Any] = {"pixels": EncodedImage(file, str(file)), "label": self.labels[index], "index": index}
+        image = EncodedImage(file, readable_name(file), decoding=self.decoding)
+        record: dict[str, Any] = {"pixels": image, "label": self.labels[index], "index": index}
         if self.boxes is not None:
             record["box"] = self.boxes[index]
         return record
@@ -59,8 +69,8 @@ class ImageFiles:
         return record | {"pixels": record["pixels"].pixels()}
 
     def name(self, index: int) -> str:
-        """Path of the file relative to the dataset, with forward slashes."""
-        return self.files[index]
+        """Path of the file relative to the dataset, with forward slashes; see `readable_name`."""
+        return readable_name(self.files[index])
 
 
 def read_lines(file: Path, what: str) -> list[str]:

@@ -13,8 +13,9 @@ import re
 
 import numpy as np
 
+from castream_jax.data.decode import IMAGE_SUFFIXES
 from castream_jax.data.image_files import ImageFiles, read_lines, stack_boxes
-from castream_jax.data.image_folder import IMAGE_SUFFIXES, class_folders, list_classes
+from castream_jax.data.image_folder import class_folders, list_classes
 from castream_jax.data.pascal_xml import Box, read_objects
 
 _VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
@@ -63,6 +64,7 @@ class ImageNet(ImageFiles):
                 f"give the folder that holds the split '{split}'"
             )
         flat = sorted(entry for entry in os.listdir(folder) if entry.lower().endswith(IMAGE_SUFFIXES))
+        skipped = {}
         if flat:
             prefix = folder.relative_to(root).as_posix()
             files, labels = [f"{prefix}/{file}" for file in flat], _validation_labels(root, folder, flat, wnids)
@@ -74,10 +76,10 @@ class ImageNet(ImageFiles):
                     f"{len(unknown)} of {len(names)} folders in '{folder}' are no ImageNet classes such as n01440764: "
                     f"{', '.join(unknown[:3])}; read another dataset with source 'image_folder'"
                 )
-            files, positions = list_classes(root, folder, names)
+            files, positions, skipped = list_classes(root, folder, names)
             labels = np.array([wnids[name] for name in names], np.int32)[positions]
         boxes = None if split == "train" else _boxes(root, split, files, labels)
-        super().__init__(root, files, labels, tuple(imagenet_classes().values()), boxes)
+        super().__init__(root, files, labels, tuple(imagenet_classes().values()), boxes, skipped)
 
 
 def imagenet_folder(root: Path, split: str) -> Path | None:

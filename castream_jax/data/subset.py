@@ -9,11 +9,16 @@ from castream_jax.data.source import Record, Source, open_record
 
 
 class Subset:
-    """The records of `source` at `indices`, in that order; each keeps the `index` it has in `source`."""
+    """The records of `source` at `indices`, in that order; each keeps the `index` it has in `source`.
+
+    Attributes:
+        skipped: what `source` passed over beside its records.
+    """
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
         self._source = source
         self._indices = [int(index) for index in indices]
+        self.skipped = getattr(source, "skipped", {})
 
     @property
     def class_names(self) -> tuple[str, ...]:

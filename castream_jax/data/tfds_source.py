@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from castream_jax.data.decode import EncodedImage
+from castream_jax.data.decode import Decoding, EncodedImage
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Record
 
@@ -17,6 +17,10 @@ class TfdsSource:
     The features are found by their names, "image" and "label", or as the only image and the only `ClassLabel` there
     are. A `BBoxFeature` called "bbox" (CUB-200-2011 and others have one) becomes the record's box. Names of classes
     that are ImageNet's WordNet ids are translated. Images are decoded as files are.
+
+    Attributes:
+        decoding: how they are decoded.
+        has_boxes: whether records have a box.
     """
 
     def __init__(self, directory: str | os.PathLike[str], split: str):
@@ -45,7 +49,8 @@ class TfdsSource:
         features = builder.info.features
         self._image = _only(features, "image", tfds.features.Image, directory)
         self._label = _only(features, "label", tfds.features.ClassLabel, directory)
-        self._has_box = "bbox" in features and isinstance(features["bbox"], tfds.features.BBoxFeature)
+        self.decoding = Decoding()
+        self.has_boxes = "bbox" in features and isinstance(features["bbox"], tfds.features.BBoxFeature)
         try:
             # Encoded bytes, so that every source decodes alike, whether or not OpenCV is installed.
             self._records = builder.as_data_source(split, decoders={self._image: tfds.decode.SkipDecoding()})
@@ -76,9 +81,10 @@ class TfdsSource:
             UnreadableImageError: this is no image; names the record.
         """
         example = self._records[index]
-        image = EncodedImage(bytes(example[self._image]), self.name(index), "prepare the dataset again")
+        remedy = "prepare the dataset again"
+        image = EncodedImage(bytes(example[self._image]), self.name(index), remedy, self.decoding)
         record: dict[str, Any] = {"pixels": image, "label": np.int32(example[self._label]), "index": index}
-        if self._has_box:
+        if self.has_boxes:
             y0, x0, y1, x1 = example["bbox"]  # as fractions of the sides
             height, width = image.size
             record["box"] = np.array([x0 * width, y0 * height, x1 * width, y1 * height], np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from castream_jax.data.image_paths import tell_skipped
 from castream_jax.evaluation.explain_parts import explain_parts
 from castream_jax.evaluation.identity import claim_results
 from castream_jax.evaluation.open import open_evaluation
@@ -54,6 +55,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
 
     # --- resume ---
     say = Progress("evaluate", total=images, unit="images").say
+    tell_skipped(evaluation.source, say)
     if jax.process_index() == 0:
         part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
         claim_results(workdir, evaluation.identity, part_size, say)

@@ -42,6 +42,8 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
         "heads": head_digests(model),
         "methods": list(methods),
         "data": {field: config.data[field] for field in _DATA_FIELDS}
+        # Left out where it is off, as in results that are older than the option.
+        | ({"exif_orientation": True} if config.data.exif_orientation else {})
         | {"images": len(source), "names": _digest([*source.class_names, *names])},
         "max_images": config.evaluation.max_images,
         "curves": config.evaluation.curves,

@@ -73,7 +73,7 @@ def open_model(config: Config) -> Model:
     """The backbone with GAP and, unless the backbone itself is the target of training, the streams."""
     backbone = open_backbone(config)
     streams = open_streams(config, backbone) if config.train.target == "streams" else {}
-    images = ImageSpec(config.data.image_size, config.data.resize)
+    images = ImageSpec(config.data.image_size, config.data.resize, exif_orientation=config.data.exif_orientation)
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
 
 

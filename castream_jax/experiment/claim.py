@@ -13,7 +13,7 @@ from castream_jax.runtime.atomic_files import write_atomically
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
 _LOCATIONS = {
-    *("data.path", "data.num_threads", "data.num_workers", "data.on_error", "backbone.weights"),
+    *("data.path", "data.num_threads", "data.num_workers", "data.on_error", "data.max_pixels", "backbone.weights"),
     *("train.log_every", "train.checkpoint_every", "train.validate_every", "train.wandb"),
 }
 # Sections that decide what is trained.

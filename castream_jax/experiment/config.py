@@ -32,6 +32,7 @@ def base_config() -> Config:
             "path": "",
             "train_split": "train",
             "test_split": "test",
+            "test_fraction": 0.0,  # of each class of the training split, for testing, where there is no test split
             "image_size": 224,
             "resize": "squash",  # or "center_crop", "none"
             # Training only, each after the other:
@@ -46,6 +47,8 @@ def base_config() -> Config:
             "num_threads": 2,  # in each worker
             "num_workers": 0,  # processes that read and transform; 0: threads of this process do
             "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
+            "exif_orientation": False,  # turn photographs as their EXIF tag says; published accuracies are without
+            "max_pixels": 0,  # of an image; larger ones are unreadable; 0: Pillow's limit, 178,956,970
         }
     )
     config.backbone = ConfigDict(

@@ -81,8 +81,9 @@ def explain_many(
     Args:
         model: backbone with heads. `model.images` says how images come to its size and names the classes; by default
             they are squashed to the size of the architecture's published weights.
-        images: paths, PIL images of any mode, or arrays `[h, w, 3]` or `[h, w]`, uint8 or floating point in [0, 1]; or
-            one array `[B, h, w, 3]`. An EXIF orientation is not applied, see `castream_jax.data.decode`.
+        images: paths, PIL images of any mode, or arrays `[h, w, 3]` or `[h, w]`, uint8, uint16 or floating point in
+            [0, 1]; or one array `[B, h, w, 3]`. An EXIF orientation is applied where `model.images` says so, else
+            warned of.
         methods: see `castream_jax.attribute`; by default `default_methods`.
         heads: names of the heads to explain; by default all.
         label: class to explain, by number or name; by default each head's own prediction.
@@ -226,6 +227,7 @@ def _explanations(
                     if results.attention[head]
                 },
                 protocol=protocol,
+                orientation_ignored=image.orientation_ignored,
             )
 
 

@@ -48,6 +48,7 @@ class Explanation:
         maps: (head, method) -> `[h, w]` in [0, 1], as `castream_jax.attribute` gives it.
         attention: stream head -> stage number -> softmax attention `[num_heads, h_l, w_l]`, as the stream gives it.
         protocol: what maps and probabilities follow.
+        orientation_ignored: whether the image has an EXIF orientation that was not applied.
 
     >>> backbone = castream.load_backbone("cifar_resnet8", "digits")
     >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}, castream.ImageSpec(64))
@@ -67,6 +68,7 @@ class Explanation:
     maps: Mapping[tuple[str, str], Float[np.ndarray, "_h _w"]]
     attention: Mapping[str, Mapping[int, Float[np.ndarray, "_n _hl _wl"]]]
     protocol: Protocol
+    orientation_ignored: bool = False
 
     def __repr__(self) -> str:
         best = [f"{head}: {self.predictions(head, 1)[0].title}" for head in self.probabilities]
@@ -201,8 +203,7 @@ class Explanation:
             for (stage, number), tile in tiles.items():
                 part = f"S{stage}" if number is None else f"S{stage}:{number}"
                 files["attention"].setdefault(head, {})[part] = write(tile.image, f"{head}.attention.{part}")
-        text = json.dumps(self.as_dict() | {"files": files}, indent=2, ensure_ascii=False)
-        write_atomically(folder / "explanation.json", text + "\n")
+        write_atomically(folder / "explanation.json", as_json(self.as_dict() | {"files": files}) + "\n")
         return files
 
     def _map_tiles(self) -> dict[tuple[str, str], Tile]:
@@ -267,6 +268,16 @@ def _as_dict(prediction: Prediction) -> dict[str, Any]:
         "name": prediction.name or None,
         "probability": prediction.probability,
     }
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """JSON to be read by people, too: letters stay letters, unless a path among them is not text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a path that are not UTF-8
+        return json.dumps(value, indent=2)
+    return text
 
 
 def _file_name(text: str) -> str:

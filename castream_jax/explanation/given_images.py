@@ -4,12 +4,22 @@ from collections.abc import Iterable, Mapping
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+import warnings
 
 from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
-from castream_jax.data.decode import EncodedImage, to_rgb
+from castream_jax.data.decode import (
+    Decoding,
+    EncodedImage,
+    naming,
+    orientation_of,
+    scale_floats,
+    scale_integers,
+    to_rgb,
+)
+from castream_jax.data.image_paths import readable_name
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.model import ImageSpec
@@ -17,13 +27,26 @@ from castream_jax.model import ImageSpec
 # Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
 SMALLEST, LARGEST = 256, 640
 
+_IGNORED = (  # without the image's name, so that Python shows it once
+    "an image has an EXIF orientation that is not applied: ImageSpec(exif_orientation=True) turns such images, and "
+    "Explanation.orientation_ignored tells which they are"
+)
+
 
 class Seen(NamedTuple):
-    """An image as the model sees it, and the same part of it as a picture, in its own proportions."""
+    """An image as the model sees it, and the same part of it as a picture, in its own proportions.
+
+    `orientation_ignored`: it has an EXIF orientation that is not applied.
+    """
 
     name: str
     pixels: UInt8[np.ndarray, "size size 3"]
     picture: Image.Image
+    orientation_ignored: bool = False
+
+
+class OrientationWarning(UserWarning):
+    """An image has an EXIF orientation that is not applied."""
 
 
 def is_image(given: Any) -> bool:
@@ -43,16 +66,17 @@ def read_image(image: Any, spec: ImageSpec) -> Seen:
     """Brings an image to the model's size by its evaluation transform.
 
     Args:
-        image: a path; a PIL image of any mode; or an array `[h, w, 3]` or `[h, w]` (grey), uint8 or floating point in
-            [0, 1], which is rounded to 8 bits, as a file would be.
-        spec: size and way of resizing. An image that is not of the model's size is squashed where the way is "none".
+        image: a path; a PIL image of any mode; or an array `[h, w, 3]` or `[h, w]` (grey), uint8, uint16 or floating
+            point in [0, 1], which is rounded to 8 bits, as a file would be.
+        spec: size, way of resizing, and whether an EXIF orientation is applied. An image that is not of the model's
+            size is squashed where the way is "none".
 
     Raises:
-        UnreadableImageError: a file cannot be decoded; names it.
+        UnreadableImageError: a file or a PIL image cannot be decoded; names it.
         ValueError: an array is of another shape, type or range.
         TypeError: it is something else.
     """
-    name, whole = _open(image)
+    name, whole, orientation = _open(image, spec.exif_orientation)
     record: Any = {"pixels": whole, "label": np.int32(0), "index": 0}
     pixels = np.asarray(_transform(spec, 1).map(record)["pixels"])
     if spec.resize == "center_crop":
@@ -62,7 +86,10 @@ def read_image(image: Any, spec: ImageSpec) -> Seen:
     else:
         picture = whole.copy()
         picture.thumbnail((LARGEST, LARGEST))
-    return Seen(name, pixels, _enlarged(picture, max(SMALLEST, spec.size)))
+    ignored = orientation != 1 and not spec.exif_orientation
+    if ignored:
+        warnings.warn(_IGNORED, OrientationWarning, stacklevel=2)
+    return Seen(name, pixels, _enlarged(picture, max(SMALLEST, spec.size)), ignored)
 
 
 def _transform(spec: ImageSpec, scale: int) -> Squash | CenterCrop:
@@ -85,15 +112,21 @@ def _picture(record: Record) -> Image.Image:
     return pixels
 
 
-def _open(image: Any) -> tuple[str, Image.Image]:
+def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
+    """Name, whole image in RGB, and EXIF orientation."""
+    decoding = Decoding(exif_orientation, remedy="give another image")
     if isinstance(image, str | os.PathLike):
-        path = Path(image)
-        return str(image), EncodedImage(path, str(image), "give another image").decode()
+        name = readable_name(image)
+        encoded = EncodedImage(Path(image), name, decoding=decoding)
+        return name, encoded.decode(), encoded.orientation
     if isinstance(image, Image.Image):
-        return getattr(image, "filename", "") or "image", to_rgb(image)
+        name = readable_name(getattr(image, "filename", "") or "image")
+        orientation = orientation_of(image)
+        with naming(name, decoding):
+            return name, to_rgb(image, exif_orientation), orientation
     if not hasattr(image, "__array__"):
         raise TypeError(f"An image is a path, a PIL image or an array, got {type(image).__name__}.")
-    return "image", Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
+    return "image", Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB"), 1
 
 
 def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "h w *c"]:
@@ -102,8 +135,10 @@ def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "h w *c"]:
         raise ValueError(f"An image array must be [h, w, 3] or [h, w], got {shape}.")
     if array.dtype == np.uint8:
         return array
+    if array.dtype == np.uint16:
+        return scale_integers(array)
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"An image array must be uint8, or floating point in [0, 1], got {array.dtype}.")
+        raise ValueError(f"An image array must be uint8, uint16, or floating point in [0, 1], got {array.dtype}.")
     if not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"A floating-point image must lie in [0, 1], got {array.min():g} … {array.max():g}.")
-    return np.rint(array * 255).astype(np.uint8)
+    return scale_floats(array)

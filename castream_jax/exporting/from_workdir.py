@@ -40,7 +40,8 @@ def open_workdir(
     model = restore_model(config, workdir)
     say = Progress("export", total=0, unit="files").say
     summary = _summary(workdir, model, say)
-    images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
+    names, upright = class_names_of(config, workdir), config.data.exif_orientation
+    images = ImageSpec(config.data.image_size, config.data.resize, names, upright)
     if not images.class_names:
         say("class names are left out: there is no evaluation, and the data cannot be read")
     model.images = images

@@ -36,9 +36,9 @@ def localisation_scores(
     height, width = saliency.shape[1:]
     # A box of at least a pixel's side around a pixel's centre holds that centre.
     inside = np.minimum(boxes[..., 2:], [width, height]) - np.maximum(boxes[..., :2], 0)
-    valid = (inside >= 1).all(-1)
+    valid = np.asarray((inside >= 1).all(-1))
     scores = {name: np.full(len(saliency), np.nan) for name in LOCALISATION}
-    some = valid.any(1)
+    some = np.asarray(valid.any(1))
     if some.any():
         given = saliency[some], boxes[some], valid[some]
         scores["PG"][some] = pointing_game(*given)

@@ -28,7 +28,7 @@ def use_compilation_cache() -> Path | None:
     """Makes JAX keep compiled programs on disk. Must come before anything is compiled.
 
     Returns:
-        The folder; None where the cache is turned off or its folder cannot be written.
+        The folder; None where the cache is turned off, there is no place for it or its folder cannot be written.
     """
     config: Any = jax.config  # its fields are not declared
     if config.jax_compilation_cache_dir:
@@ -36,11 +36,11 @@ def use_compilation_cache() -> Path | None:
     setting = os.environ.get("CASTREAM_COMPILATION_CACHE", "")
     if setting.lower() in _OFF:
         return None
-    root = Path(setting) if setting else cache_folder() / "compiled"
-    folder = root.expanduser().resolve() / _processor()
     try:
+        root = Path(setting) if setting else cache_folder() / "compiled"
+        folder = root.expanduser().resolve() / _processor()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: no home directory
         return None
     if not os.access(folder, os.W_OK):
         return None

@@ -20,6 +20,7 @@ from castream_jax.data import (
     record_transforms,
     train_loader,
 )
+from castream_jax.data.image_paths import tell_skipped
 from castream_jax.data.loader import Batch
 from castream_jax.experiment.build import check_classes, open_model
 from castream_jax.experiment.checkpoint import Checkpoints
@@ -63,7 +64,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     source = open_source(config.data, "train")
     check_classes(config, source)
     length = Length(len(source), config.train.batch_size, config.train.epochs)
-    batches = _open_batches(config, source)
+    iterator = iter(_open_batches(config, source))
 
     # --- model and optimiser ---
     model = open_model(config)
@@ -75,8 +76,8 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
 
     # --- resume ---
     workdir = claim_workdir(config, workdir)
-    iterator = iter(batches)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
+    tell_skipped(source, progress.say)
     fingerprint, done = frozen_fingerprint(config, model), 0
     with (
         Termination() as termination,

@@ -106,3 +106,39 @@ def test_mistakes_are_told_in_one_sentence(arguments, sentence, capsys):
     status, out, err = _run(capsys, *arguments)
     assert (status, out) == (2, [])
     assert err[-1].startswith(sentence)
+
+
+def test_grey_transparent_tagged_and_skipped_files_are_counted(image_tree, tmp_path, random_image, capsys):
+    cat = image_tree / "train" / "cat"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(random_image(4, 6)).save(cat / "photo.jpg", exif=exif)
+    Image.fromarray(random_image(4, 6)[..., 0]).save(cat / "grey.png")
+    Image.fromarray(random_image(4, 6)).convert("RGBA").save(cat / "alpha.png")
+    (cat / "notes.txt").touch()
+    (cat / "loop").symlink_to(".")
+    arguments = ("--path", str(image_tree), "--split", "train", "--sample", str(tmp_path / "s"))
+    status, out, _ = _run(capsys, "image_folder", *arguments)
+    assert status == 0
+    for line in (
+        "  greyscale images: 1",
+        "  images with an alpha channel, which is dropped: 1",
+        "  images with an EXIF orientation: 1: train/cat/photo.jpg",
+        "    they are read as they are stored; --config.data.exif_orientation=True turns them",
+    ):
+        assert line in out
+    (passed_over,) = (line for line in out if "passed over" in line)
+    assert "1 × no image by its suffix: train/cat/notes.txt" in passed_over
+    assert "1 × a link back into a folder above it: train/cat/loop" in passed_over
+
+
+def test_images_above_the_limit_name_the_option_that_raises_it(image_tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    Image.new("RGB", (300, 200)).save(image_tree / "train" / "cat" / "large.png")
+    arguments = ("--path", str(image_tree), "--split", "train", "--sample", str(tmp_path / "s"))
+    status, out, err = _run(capsys, "image_folder", *arguments)
+    assert status == 2
+    (large,) = (line for line in out if "large.png" in line)
+    assert large.endswith("large.png' (it has 60,000 pixels, and the limit is 40,000); --max-pixels=60000 reads it")
+    assert "--config.data.on_error=skip" in err[-1]
+    assert _run(capsys, "image_folder", *arguments, "--max-pixels", "60000")[0] == 0

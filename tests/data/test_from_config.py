@@ -1,6 +1,8 @@
 import re
 
 from ml_collections import ConfigDict
+import numpy as np
+from PIL import Image
 import pytest
 
 from castream_jax.data import (
@@ -13,11 +15,14 @@ from castream_jax.data import (
     RandomFlip,
     RandomResizedCrop,
     Squash,
+    Subset,
     TfdsSource,
+    UnreadableImageError,
     Voc,
     open_source,
     record_transforms,
 )
+from castream_jax.data.named_sources import SOURCES, RegisteredSource
 
 
 def _config(**fields) -> ConfigDict:
@@ -35,6 +40,8 @@ def _config(**fields) -> ConfigDict:
         "crop_padding": 0,
         "brightness": 0.0,
         "draft": False,
+        "exif_orientation": False,
+        "max_pixels": 0,
     }
     return ConfigDict(defaults | fields)
 
@@ -135,3 +142,34 @@ def test_unknown_resize_names_the_known_ones():
     sentence = "unknown resize 'pad'; choose one of squash, center_crop, none"
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         record_transforms(_config(resize="pad"), train=False)
+
+
+def test_files_are_decoded_as_the_config_says_and_messages_name_its_fields(image_tree):
+    path = image_tree / "train" / "cat" / "x.png"
+    exif = Image.Exif()
+    exif[274] = 6
+    pixels = np.asarray(Image.open(path))
+    Image.fromarray(pixels).save(path, exif=exif)
+    fields = {"source": "image_folder", "path": str(image_tree)}
+    np.testing.assert_array_equal(open_source(_config(**fields), "train")[0]["pixels"], pixels)
+    upright = open_source(_config(**fields, exif_orientation=True), "train")
+    np.testing.assert_array_equal(upright[0]["pixels"], np.rot90(pixels, -1))
+    path.write_bytes(b"")
+    with pytest.raises(UnreadableImageError, match=r"\(it is empty\); .* with --config\.data\.on_error=skip$"):
+        open_source(_config(**fields), "train")[0]
+
+
+def test_an_option_without_effect_is_refused(tmp_path, save_jpeg, write, monkeypatch):
+    arrays = RegisteredSource(lambda path, split: Subset(CanvasDigits("test"), [0]), ("train",))
+    monkeypatch.setitem(SOURCES, "arrays", arrays)
+    for field in ({"exif_orientation": True}, {"max_pixels": 9}):
+        with pytest.raises(ValueError, match=f"data.{next(iter(field))} has no effect on source 'arrays'"):
+            open_source(_config(source="arrays", **field), "train")
+    for name, text in {
+        "images.txt": "1 a.jpg", "train_test_split.txt": "1 1", "image_class_labels.txt": "1 1",
+        "classes.txt": "1 bird", "bounding_boxes.txt": "1 0 0 5 5",
+    }.items():  # fmt: skip
+        write(tmp_path / name, text + "\n")
+    save_jpeg(tmp_path / "images" / "a.jpg")
+    with pytest.raises(ValueError, match="turns images and not their boxes, and source 'cub' has boxes"):
+        open_source(_config(source="cub", path=str(tmp_path), exif_orientation=True), "train")

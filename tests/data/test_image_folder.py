@@ -84,9 +84,17 @@ def test_missing_folder_is_named_and_the_layout_explained(tmp_path):
 
 def test_folder_without_classes_is_named_and_the_layout_explained(tmp_path, random_image):
     Image.fromarray(random_image(4, 4)).save(tmp_path / "stray.png")
-    sentence = f"image folder '{tmp_path}' has no sub-folders; it must hold one sub-folder of images per class"
+    sentence = (
+        f"image folder '{tmp_path}' has no sub-folders; it must hold one sub-folder of images per class, such as "
+        f"'{tmp_path}/CLASS/stray.png'; move the images in it, 1 in number, into those"
+    )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
         ImageFolder(tmp_path)
+
+
+def test_a_missing_split_names_those_there_are(image_tree):
+    with pytest.raises(FileNotFoundError, match=f"; in '{re.escape(str(image_tree))}' there are test, train$"):
+        ImageFolder(image_tree, "val")
 
 
 def test_all_empty_class_folders_are_named(image_tree):

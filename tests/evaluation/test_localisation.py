@@ -18,7 +18,7 @@ def test_maps_are_held_against_the_boxes_of_their_images(trained_workdir: Path, 
     found = evaluate(config, trained_workdir)["localisation"]
     source = open_source(config.data, "test")
     rows = pq.read_table(trained_workdir / "evaluation" / "rows").to_pylist()
-    boxes = {index: source[index]["box"] for index in {row["index"] for row in rows}}
+    boxes = {index: dict(source[index])["box"] for index in {row["index"] for row in rows}}
     assert found["images"] == len(boxes) == 12
     # A map of ones has its energy everywhere: the share of the image that the boxes are.
     share = np.mean([(x1 - x0) * (y1 - y0) / 32**2 for x0, y0, x1, y1 in boxes.values()])

@@ -242,3 +242,57 @@ def test_help_does_not_wait_for_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "--methods" in done.stdout
+
+
+def test_odd_names_links_and_orientations_are_explained_or_told(photos, export, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    with Image.open(photos / "a" / "photo.png") as photo:
+        small = photo.resize((40, 30))
+    exif = Image.Exif()
+    exif[274] = 6
+    small.save(folder / "new\nline.png")
+    small.save(folder / "tagged.jpg", exif=exif)
+    shutil.copy(folder / "new\nline.png", os.path.join(os.fsencode(folder), b"bad\xff.png"))
+    (folder / "loop").symlink_to(".")
+    (folder / "broken.png").symlink_to("nowhere.png")
+    (folder / "raw.heic").touch()
+    arguments = [str(folder), "--model", str(export), "--out", str(tmp_path / "out"), "--head", "gap"]
+    assert main(["explain", *arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    captured.out.encode()
+    names = [entry["image"] for entry in document["images"]]
+    assert sorted(names) == sorted(str(folder / name) for name in ("bad\\xff.png", "new\\nline.png", "tagged.jpg"))
+    for entry in document["images"]:
+        assert json.loads(Path(entry["files"]["page"]).with_name("explanation.json").read_text())["image"] in names
+    for told in ("odd/loop", "odd/broken.png", "odd/raw.heic", "an EXIF orientation that --exif-orientation applies"):
+        assert told in captured.err
+    assert main(["explain", *arguments, "--exif-orientation"]) == 0
+    captured = capsys.readouterr()
+    assert "EXIF" not in captured.err
+    for name in ("bad\\xff.png", "new\\nline.png", "tagged.jpg"):
+        assert name in captured.out
+
+
+def test_images_of_one_name_stand_in_the_table_with_their_folders(photos, export, tmp_path, capsys):
+    small = [tmp_path / folder / "0.png" for folder in ("a", "b")]
+    for path in small:
+        path.parent.mkdir()
+        Image.new("RGB", (20, 20)).save(path)
+    assert main(["explain", *map(str, small), "--model", str(export), "--out", str(tmp_path), "--head", "gap"]) == 0
+    table = "".join(capsys.readouterr().out.split())
+    assert "a/0.png" in table
+    assert "b/0.png" in table
+
+
+def test_the_limit_of_pixels_is_named_and_can_be_raised(photos, export, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    image, pixels = str(photos / "a" / "photo.png"), 427 * 640
+    arguments = ["explain", image, "--model", str(export), "--out", str(tmp_path), "--head", "gap"]
+    assert main(arguments) == 2
+    sentence = f"(it has {pixels:,} pixels, and the limit is 40,000); --max-pixels={pixels} reads it"
+    assert sentence in capsys.readouterr().err
+    assert main([*arguments, "--max-pixels", str(pixels)]) == 0
+    assert main([*arguments, "--max-pixels", "0"]) == 2
+    assert "--max-pixels is 0: images of so many pixels are read anyway" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`castream.explain`: the numbers of the library and of the official code, drawn where they belong."""
 
 import base64
+import dataclasses
 from html.parser import HTMLParser
 import io
 import json
@@ -19,7 +20,7 @@ import castream_jax as castream
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.explain import _explain, class_number
-from castream_jax.explanation.given_images import read_image
+from castream_jax.explanation.given_images import OrientationWarning, read_image
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
 # Two programs round sums otherwise.
@@ -200,10 +201,9 @@ def test_classes_by_name():
         class_number("cardigan", (), 1000)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
 def test_images_of_any_mode_are_what_pillow_makes_of_them(tmp_path, mode: str):
-    image = Image.fromarray(load_sample_image("china.jpg")).crop((0, 0, 50, 30))
-    image = Image.fromarray(np.arange(1500, dtype=np.uint16).reshape(30, 50)) if mode == "I;16" else image.convert(mode)
+    image = Image.fromarray(load_sample_image("china.jpg")).crop((0, 0, 50, 30)).convert(mode)
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     image.save(path)
     spec = castream.ImageSpec(24)
@@ -219,16 +219,44 @@ def test_arrays_and_orientation(tmp_path):
     np.testing.assert_array_equal(of_bytes, of_floats)
     grey = read_image(pixels[..., 0], spec).pixels
     np.testing.assert_array_equal(grey, np.repeat(grey[..., :1], 3, axis=2))
-    # As everywhere in the library, and in torchvision, an EXIF orientation is not applied.
+    # As everywhere in the library, and in torchvision, an EXIF orientation is not applied, unless asked for.
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png", spec).pixels, of_bytes)
+    upright = read_image(np.rot90(pixels, -1), spec)
+    for given in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+        with pytest.warns(OrientationWarning, match=r"is not applied: ImageSpec\(exif_orientation=True\)"):
+            seen = read_image(given, spec)
+        np.testing.assert_array_equal(seen.pixels, of_bytes)
+        assert seen.orientation_ignored
+        seen = read_image(given, dataclasses.replace(spec, exif_orientation=True))
+        np.testing.assert_array_equal(seen.pixels, upright.pixels)
+        assert not seen.orientation_ignored
     for wrong in (pixels[None], pixels[..., :2], pixels.astype(np.int32), pixels.astype(np.float32), pixels[:0]):
         with pytest.raises(ValueError, match="image"):
             read_image(wrong, spec)
     with pytest.raises(TypeError, match="got int"):
         read_image(3, spec)
+
+
+def test_arrays_and_images_of_sixteen_bits_are_read_as_eight(tmp_path):
+    pixels = load_sample_image("china.jpg")[:100, :150]
+    spec = castream.ImageSpec(24)
+    expected = read_image(pixels, spec).pixels
+    np.testing.assert_array_equal(read_image(pixels.astype(np.uint16) * 257, spec).pixels, expected)
+    grey, deep = read_image(pixels[..., 0], spec).pixels, Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    deep.save(tmp_path / "deep.png")
+    for given in (deep, tmp_path / "deep.png", pixels[..., 0].astype(np.uint16) * 257):
+        np.testing.assert_array_equal(read_image(given, spec).pixels, grey)
+
+
+def test_pil_images_of_unknown_range_are_refused_with_the_reason():
+    for values, reason in (
+        (np.full((4, 4), 99, np.int32), "range is not known"),
+        (np.full((4, 4), 9.0, "f4"), "lie in"),
+    ):
+        with pytest.raises(UnreadableImageError, match=rf"^cannot read image 'image' \(.*{reason}.*another image$"):
+            read_image(Image.fromarray(values), castream.ImageSpec(24))
 
 
 def test_center_crop_shows_what_the_model_sees(photo):
