@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from castream_jax.data import open_source
+from castream_jax.data.source import open_record
 from castream_jax.evaluation import evaluate
 from castream_jax.metrics.localisation import localisation_scores
 from castream_jax.reporting import write_report
@@ -18,7 +19,7 @@ def test_maps_are_held_against_the_boxes_of_their_images(trained_workdir: Path, 
     found = evaluate(config, trained_workdir)["localisation"]
     source = open_source(config.data, "test")
     rows = pq.read_table(trained_workdir / "evaluation" / "rows").to_pylist()
-    boxes = {index: dict(source[index])["box"] for index in {row["index"] for row in rows}}
+    boxes = {index: open_record(source, index)["box"] for index in {row["index"] for row in rows}}
     assert found["images"] == len(boxes) == 12
     # A map of ones has its energy everywhere: the share of the image that the boxes are.
     share = np.mean([(x1 - x0) * (y1 - y0) / 32**2 for x0, y0, x1, y1 in boxes.values()])
