@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from castream_jax.experiment.config import Config, open_config
+from castream_jax.experiment.imports import store_imports
 from castream_jax.runtime.atomic_files import write_atomically
 
 # Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
@@ -46,7 +47,7 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
             )
     elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, config.to_json(indent=2) + "\n")
+        write_atomically(path, store_imports(config, workdir).to_json(indent=2) + "\n")
     return workdir
 
 

@@ -9,10 +9,11 @@ from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
-from castream_jax.data.decode import EncodedImage, to_rgb
+from castream_jax.data.decode import EncodedImage, UnreadableImageError, to_rgb
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.model import ImageSpec
+from castream_jax.weights.files import is_address
 
 # Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
 SMALLEST, LARGEST = 256, 640
@@ -87,6 +88,12 @@ def _picture(record: Record) -> Image.Image:
 
 def _open(image: Any) -> tuple[str, Image.Image]:
     if isinstance(image, str | os.PathLike):
+        if is_address(image):
+            unreadable = UnreadableImageError(
+                f"cannot read image '{image}' (an address); download it, and give its path"
+            )
+            unreadable.name = str(image)
+            raise unreadable
         path = Path(image)
         return str(image), EncodedImage(path, str(image), "give another image").decode()
     if isinstance(image, Image.Image):

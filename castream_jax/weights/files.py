@@ -80,7 +80,9 @@ def _state_dict(path: Path, saved: Any) -> dict[str, np.ndarray]:
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        raise ValueError(f"{path} holds several sets of weights, {few([*found])}: save one of them in a file of its own.")
+        raise ValueError(
+            f"{path} holds several sets of weights, {few([*found])}: save one of them in a file of its own."
+        )
     inside = f" It holds the entries {few([*map(str, entries)])}." if entries else ""
     looks = guess(map(str, entries))
     raise ValueError(f"{path} holds no state_dict of tensors.{inside}{f' It looks like {looks}.' if looks else ''}")

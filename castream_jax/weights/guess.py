@@ -17,7 +17,10 @@ _SIGNS = tuple(
         (r"encoder\.layer\.\d+\.attention\.attention", "Hugging Face's names for a vision transformer"),
         (r"relative_position_bias_table", "a Swin transformer"),
         (r"blocks\.\d+\.attn\.qkv", "timm's names for a vision transformer"),
-        (r"convnext(v2)?\.(embeddings|encoder)|stages\.\d+\.layers\.\d+\.dwconv", "Hugging Face's names for a ConvNeXt"),
+        (
+            r"convnext(v2)?\.(embeddings|encoder)|stages\.\d+\.layers\.\d+\.dwconv",
+            "Hugging Face's names for a ConvNeXt",
+        ),
         (r"encoder\.stages\.\d+\.layers\.\d+\.|embedder\.embedder\.", "Hugging Face's names for a ResNet"),
         (r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp)", "timm's names for a ConvNeXt"),
         (r"downsample_layers\.\d+\.", "the names of the ConvNeXt authors"),

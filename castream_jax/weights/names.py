@@ -37,8 +37,8 @@ def shared_prefix(names: Iterable[str]) -> str:
 def without_wrappers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors under the names that they have in the network itself.
 
-    DataParallel, averaging, `torch.compile` and training frameworks put `module.`, `_orig_mod.`, `model.` or `backbone.`
-    before all names, and averaging counts in a tensor of its own.
+    DataParallel, averaging, `torch.compile` and training frameworks put `module.`, `_orig_mod.`, `model.` or
+    `backbone.` before all names, and averaging counts in a tensor of its own.
     """
     compiled = {name.replace("._orig_mod.", "."): value for name, value in tensors.items() if name != "n_averaged"}
     prefix = shared_prefix(compiled)
@@ -52,7 +52,7 @@ def few(names: Sequence[str], count: int = _FEW) -> str:
 
 
 def check_names(what: str, *, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises a ValueError with the missing, extra and misshaped names, if there is one, and what the names look like."""
+    """Raises a ValueError with the first missing, extra and misshaped names, if there are any, and what they look like."""
     misshaped = [
         f"{name} is {list(given[name])}, should be {list(expected[name])}"
         for name in expected
@@ -84,7 +84,9 @@ def _likely(missing: Sequence[str], given: Iterable[str]) -> str:
 
 def check_values(what: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises a ValueError that names the tensors of another type than floating point, or with NaN or infinity."""
-    names = [f"{name} is {value.dtype}" for name, value in arrays.items() if not jnp.issubdtype(value.dtype, jnp.floating)]
+    names = [
+        f"{name} is {value.dtype}" for name, value in arrays.items() if not jnp.issubdtype(value.dtype, jnp.floating)
+    ]
     if names:
         raise ValueError(f"These weights of {what} are not floating point: {few(names, 3)}. Save them as float32.")
     names = [name for name, value in arrays.items() if not np.isfinite(value).all()]
