@@ -113,7 +113,7 @@ def _spec_errors(file: Path) -> Iterator[None]:
 
 
 def located(error: Exception, file: Path) -> str:
-    """What went wrong in code that begins in `file`: in which file of its folder or the one above, and in which line."""
+    """What went wrong in code that begins in `file`: the file, the reason, the line."""
     reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}: {reason} (line {error.lineno})."

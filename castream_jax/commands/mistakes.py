@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import sys
 from typing import Any
 import warnings
@@ -48,12 +49,12 @@ def reader_has_gone(error: Exception) -> bool:
     """Whether who read stdout has ended, as in `castream models | head`; nothing more is then written there."""
     if not isinstance(error, BrokenPipeError):
         return False
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)
+    gone = bool(stdout.poll(0))  # asked for nothing, it tells of errors alone
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        return True
-    return False
+    return gone
 
 
 @contextlib.contextmanager

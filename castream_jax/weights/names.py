@@ -52,7 +52,7 @@ def few(names: Sequence[str], count: int = _FEW) -> str:
 
 
 def check_names(what: str, *, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises a ValueError with the first missing, extra and misshaped names, if there are any, and what they look like."""
+    """Raises a ValueError with the first missing, extra and misshaped names, if any, and what they look like."""
     misshaped = [
         f"{name} is {list(given[name])}, should be {list(expected[name])}"
         for name in expected
