@@ -117,11 +117,12 @@ def located(error: Exception, file: Path) -> str:
     reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}: {reason} (line {error.lineno})."
-    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    summary = traceback.extract_tb(error.__traceback__)
+    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in summary if "<" not in frame.filename[:1]]
     here = [frame for frame in frames if frame[0] == file.resolve()]
     if not isinstance(error, ValueError | OSError):  # a mistake of the code itself, wherever it is
         here = [frame for frame in frames if file.resolve().parents[0] in frame[0].parents] or here
-    if not isinstance(error, ValueError | OSError | ImportError | NameError | AttributeError | TypeError):
+    if not isinstance(error, ValueError | OSError | SyntaxError | ImportError | NameError | AttributeError | TypeError):
         reason = f"{type(error).__name__}: {reason}"
     where, line = here[-1] if here else (file, None)
     return f"{where}: {reason.rstrip('.')}{f' (line {line})' if line else ''}."

@@ -208,5 +208,5 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     if protocol not in PROTOCOLS:
         near = difflib.get_close_matches(protocol, PROTOCOLS, n=2)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"Unknown protocol {protocol!r}: {hint}one of {', '.join(PROTOCOLS)}, or a Protocol.")
+        raise ValueError(f"Unknown protocol {protocol!r}: {hint}one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[protocol]

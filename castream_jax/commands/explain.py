@@ -8,7 +8,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
-from castream_jax.commands.start import add_import_option, start, user_path
+from castream_jax.commands.start import add_import_option, check_positive, start, user_path
 
 if TYPE_CHECKING:
     from castream_jax.model import Model
@@ -86,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
+    check_positive(arguments, "image_size", "num_classes")
     from castream_jax.data.image_paths import list_images
 
     files = list_images(arguments.images, sys.stdin)

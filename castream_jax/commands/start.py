@@ -16,6 +16,14 @@ def user_path(text: str) -> str:
     return os.path.expanduser(text)
 
 
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises a ValueError that names the first of these options whose number is not positive."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")
+
+
 def add_import_option(command: argparse.ArgumentParser) -> None:
     """Adds `--import`."""
     command.add_argument(
@@ -46,7 +54,10 @@ def open_run_config(arguments: argparse.Namespace) -> "Config":
     """The config that `--config` names, or the workdir's, with the fields set on the command line."""
     from castream_jax.experiment.config import open_config
 
-    return with_options(open_config(arguments.config or Path(arguments.workdir) / "config.json"), arguments)
+    path = arguments.config or Path(arguments.workdir) / "config.json"
+    if not arguments.config and not path.is_file():
+        raise ValueError(f"There is no config {path}: give one by --config=FILE, see configs/ for examples.")
+    return with_options(open_config(path), arguments)
 
 
 def with_options(config: "Config", arguments: argparse.Namespace) -> "Config":
