@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib
 import importlib.abc
+from importlib.machinery import ModuleSpec
 import importlib.metadata
 import importlib.util
 import os
@@ -138,7 +139,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, files: Mapping[str, Path]):
         self.files = files
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         file = self.files.get(fullname)
         return importlib.util.spec_from_file_location(fullname, file) if file else None
 
