@@ -15,11 +15,13 @@ from reference import ABSENT, load_arrays, make_model
 
 import castream_jax as castream
 from castream_jax.metrics import METRICS
+from castream_jax.runtime.cpu import prepare_cpu
 
 METHODS = ("gradcam", "gradcam++", "scorecam", "attention")
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     parser = new_parser(__doc__)
     parser.add_argument("--images", type=int, default=200)
     arguments = parse(parser, images=4)

@@ -210,15 +210,18 @@ def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, 
 
     import castream_jax as castream
     from castream_jax.experiment.config import base_config
+    from castream_jax.experiment.model_parts import model_parts
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.training.optimizer import make_optimizer
-    from castream_jax.training.step import initial_state, make_train_step, split_model
+    from castream_jax.training.step import initial_state, make_train_step
 
+    prepare_cpu()  # as the command line does
     backbone = castream.create_backbone(arguments.step, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
-    split = split_model(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")
+    parts = model_parts(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")
     optimizer, _ = make_optimizer(base_config(), steps_per_epoch=100, steps=1000)
-    state, frozen = initial_state(split, optimizer), jax.device_put(split.frozen)
-    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
+    state, frozen = initial_state(parts, optimizer), jax.device_put(parts.frozen)
+    step = jax.jit(make_train_step(parts, optimizer), donate_argnums=0)
     batch_size = arguments.step_batch
     epochs = 2 + (arguments.steps + 3) * batch_size // len(source)
     loader = train_loader(

@@ -17,6 +17,7 @@ from program import above, finish, new_parser, parse
 from reference import ABSENT, SHARED, load_arrays, make_model
 
 import castream_jax as castream
+from castream_jax.runtime.cpu import prepare_cpu
 
 METHODS = {"gradcam": "gradcam", "gradcam++": "gradcampp", "scorecam": "scorecam"}  # here: in the reference arrays
 CURVES = ("I", "D")
@@ -28,6 +29,7 @@ IMAGES = 200  # in the reference arrays
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     arguments = parse(new_parser(__doc__))
     if ABSENT:
         finish({"skipped": ABSENT})

@@ -52,7 +52,7 @@ from castream_jax.backbones import torch_state_dict
 from castream_jax.data import CanvasDigits, ImageFolder, Squash
 from castream_jax.evaluation.on_device import explain_batch
 from castream_jax.protocol import get_protocol
-from castream_jax.runtime.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import prepare_cpu
 
 try:
     import pytorch_sides
@@ -66,8 +66,8 @@ Side = Callable[[np.ndarray, np.ndarray], Results]  # of uint8 pixels and labels
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does; PyTorch gains by it too
     arguments = parse_arguments()
-    keep_freed_memory()  # as the command line does; PyTorch gains by it too
     model = make_model(arguments)
     methods = tuple(arguments.methods.split(","))
     pixels, labels = read_images(arguments)

@@ -12,8 +12,9 @@ import numpy as np
 
 import castream_jax as castream
 from castream_jax.attribution import Inputs, saliency_maps, upsample
+from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import scores_of_maps
-from castream_jax.metrics.causal import pixel_ranks, pixels_moved
+from castream_jax.metrics.causal import pixels_moved
 from castream_jax.protocol import Protocol
 from castream_jax.training.step import to_unit_range
 

@@ -1,6 +1,6 @@
 """Forward pass of the trunks against PyTorch's (evaluation mode, no gradients, channels-last), and their compile time.
 
-    python benchmarks/forward.py [--backbones resnet50,convnext_tiny] [--batch 16] [--size 224] [--quick]
+    python benchmarks/forward.py [--backbones resnet50,convnext_tiny] [--batch 16] [--size 224] [--unprepared] [--quick]
 
 All are warmed up and timed in turn. PyTorch's forward pass is torchvision's as it is, compiled (`torch.compile`), and
 under bfloat16 autocast; `ratio`, above 1 where JAX is faster, is to PyTorch as it is, `ratio_compiled` to the faster of
@@ -12,6 +12,7 @@ batches have 256 images and the trunk is bfloat16. Prints one JSON object; witho
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
 
 from collections.abc import Callable
+import sys
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ from timing import default_dtype, in_turn, on_accelerator
 import castream_jax as castream
 from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Dtype
 from castream_jax.commands.bench import machine
-from castream_jax.runtime.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import prepare_cpu
 
 try:
     from pytorch_models import can_compile, torch, torchvision
@@ -33,14 +34,16 @@ except ModuleNotFoundError:
 
 
 def main() -> None:
+    if "--unprepared" not in sys.argv[1:]:
+        prepare_cpu()  # as the command line does; before the defaults below, which ask JAX for its devices
     parser = new_parser(__doc__)
+    parser.add_argument("--unprepared", action="store_true", help="as where nobody calls castream.prepare_cpu()")
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parse(parser, backbones="resnet18", batch=2, size=64, rounds=1)
-    keep_freed_memory()  # as the command line does
     pixels = np.random.default_rng(0).random((arguments.batch, arguments.size, arguments.size, 3), np.float32)
     of_backbones = {
         name: measure(name, pixels, arguments.dtype, arguments.rounds) for name in arguments.backbones.split(",")

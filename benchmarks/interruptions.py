@@ -139,7 +139,7 @@ def _checkpoint(workdir: Path, step: int) -> Path:
 
 def _state(checkpoint: Path) -> dict:
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(checkpoint / "state")
+        return {item: checkpointer.restore(checkpoint / item) for item in ("model", "training")}
 
 
 def _untimed(workdir: Path) -> list[dict]:

@@ -22,7 +22,7 @@ import castream_jax as castream
 from castream_jax.attribution import METHODS
 from castream_jax.commands.bench import machine
 from castream_jax.metrics import ALL_METRICS
-from castream_jax.runtime.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import prepare_cpu
 
 try:
     import pytorch_sides
@@ -31,6 +31,7 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="cifar_resnet20", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--images", type=int, default=8)
@@ -39,7 +40,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     methods, metrics = "gradcam,scorecam,attention", "AD,I"
     arguments = parse(parser, backbone="cifar_resnet8", images=2, methods=methods, metrics=metrics, rounds=1)
-    keep_freed_memory()  # as the command line does
     size = 32 if arguments.backbone.startswith("cifar") else 224
     backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))

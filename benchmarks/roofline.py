@@ -21,10 +21,11 @@ from train_step import forward_pass, peak_bytes, seven_streams, training_step
 
 import castream_jax as castream
 from castream_jax.commands.bench import machine
-from castream_jax.runtime.cpu import keep_freed_memory
+from castream_jax.runtime.cpu import prepare_cpu
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     parser = new_parser(__doc__)
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0", help="their forward passes")
     parser.add_argument("--trained", default="resnet50", help="backbone beside which streams are trained")
@@ -32,7 +33,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parse(parser, backbones="cifar_resnet8", trained="cifar_resnet8", batch=4, size=32, rounds=1)
-    keep_freed_memory()  # as the command line does
     side, gigabytes = (8192, 4.0) if on_accelerator() else (2048, 0.25)
     if arguments.quick:
         side, gigabytes = 256, 0.01

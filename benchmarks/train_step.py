@@ -22,9 +22,10 @@ from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
 from castream_jax.commands.bench import machine
-from castream_jax.runtime.cpu import keep_freed_memory
+from castream_jax.experiment.model_parts import model_parts
+from castream_jax.runtime.cpu import prepare_cpu
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
+from castream_jax.training.step import initial_state, make_train_step, to_unit_range
 
 try:
     import pytorch_sides
@@ -33,6 +34,7 @@ except ModuleNotFoundError:  # PyTorch is for comparison, where it is installed
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     parser = new_parser(__doc__)
     parser.add_argument("--backbone", default="resnet50", help="a ResNet of torchvision's or a CIFAR ResNet")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 64)
@@ -40,7 +42,6 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parse(parser, backbone="cifar_resnet8", batch=8, size=32, rounds=3)
-    keep_freed_memory()  # as the command line does
 
     backbone = castream.create_backbone(arguments.backbone, rngs=nnx.Rngs(0))
     backbone.dtype = arguments.dtype
@@ -130,11 +131,11 @@ def without_waiting(
 
 def compiled_step(model: castream.Model, batch: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
     """The step, the frozen arrays and the state it starts from."""
-    split = split_model(model, "streams")
+    parts = model_parts(model, "streams")
     optimizer = sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
-    state = initial_state(split, optimizer)
-    step = jax.jit(make_train_step(split, optimizer), donate_argnums=0)
-    return step.lower(state, split.frozen, batch).compile(), split.frozen, state
+    state = initial_state(parts, optimizer)
+    step = jax.jit(make_train_step(parts, optimizer), donate_argnums=0)
+    return step.lower(state, parts.frozen, batch).compile(), parts.frozen, state
 
 
 def peak_bytes(compiled: Any) -> int | None:

@@ -6,8 +6,4 @@ completion do not wait for JAX.
 
 import lazy_loader
 
-from castream_jax.runtime.cpu import set_xla_flags
-
-set_xla_flags()  # before JAX starts a device
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,6 +20,7 @@ from .model import Model as Model
 from .protocol import PROTOCOLS as PROTOCOLS
 from .protocol import Protocol as Protocol
 from .protocol import get_protocol as get_protocol
+from .runtime.cpu import prepare_cpu as prepare_cpu
 from .stream import CrossAttentionStream as CrossAttentionStream
 from .stream import GlobalAveragePooling as GlobalAveragePooling
 from .stream import load_torch_stream as load_torch_stream

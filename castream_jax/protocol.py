@@ -54,6 +54,11 @@ class Protocol:
         area: of insertion and deletion, by trapezoids of equal width (`"steps"`), or as wide as the share of pixels
             that the step moves (`"fractions"`). They differ where the last step is short.
         seed: of all that is random (RISE's masks, random baselines).
+
+    >>> castream.get_protocol("rise").blur_size
+    11
+    >>> castream.Protocol("mine", blur_size=7).hash == castream.Protocol("another name", blur_size=7).hash
+    True
     """
 
     name: str = "castream"

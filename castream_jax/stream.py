@@ -13,7 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from castream_jax.layers import PRECISION, linear, product, times_transposed
+from castream_jax.kernels.attention_pooling import weighted_sum
+from castream_jax.kernels.precision import PRECISION
+from castream_jax.kernels.product import product
+from castream_jax.kernels.times_transposed import times_transposed
+from castream_jax.layers import linear
 from castream_jax.weights.names import check_names, check_values, without_wrappers
 
 # S0 … SL, each of its own size.
@@ -24,7 +28,12 @@ _xavier = nnx.initializers.xavier_uniform()
 
 
 class GlobalAveragePooling(nnx.Module):
-    """The head that a CNN is trained with: the mean over positions of the last stage."""
+    """The head that a CNN is trained with: the mean over positions of the last stage.
+
+    >>> representation, attention = castream.GlobalAveragePooling()((jnp.ones((1, 7, 7, 512)),))
+    >>> representation.shape, attention
+    ((1, 512), ())
+    """
 
     def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
         """Representation `[B, d_L]` and no attention; `query` is ignored."""
@@ -33,33 +42,6 @@ class GlobalAveragePooling(nnx.Module):
 
 def _einsum(subscripts: str, *operands: Array) -> Array:
     return jnp.einsum(subscripts, *operands, precision=PRECISION)
-
-
-@jax.custom_vjp
-def weighted_sum(attention: Float[Array, "b n p"], features: Float[Array, "b p *n c"]) -> Float[Array, "b n c"]:
-    """Sum of features over positions, weighted by attention; features are split over heads, or shared by all.
-
-    The derivative is written out because the automatic one multiplies by the features from the right. XLA's CPU
-    backend then copies them transposed, which takes a quarter of the training step of ResNet-50.
-    """
-    return _einsum(f"bnp,{_axes(features)}->bnc", attention, features)
-
-
-def _weighted_sum_forward(attention: Array, features: Array) -> tuple[Array, tuple[Array, Array]]:
-    return weighted_sum(attention, features), (attention, features)
-
-
-def _weighted_sum_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    attention, features = residuals
-    axes = _axes(features)
-    return _einsum(f"{axes},bnc->bnp", features, cotangent), _einsum(f"bnp,bnc->{axes}", attention, cotangent)
-
-
-weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward)
-
-
-def _axes(features: Array) -> str:
-    return "bpnc" if features.ndim == 4 else "bpc"
 
 
 class CrossAttention(nnx.Module):
@@ -74,14 +56,14 @@ class CrossAttention(nnx.Module):
 
     def logits(self, query: Float[Array, "b d"], features: Float[Array, "b p d"]) -> Float[Array, "b n p"]:
         """`F q / sqrt(d)`: a class activation map whose channel weights are the query (eq. 5)."""
-        return _einsum("bpnc,bnc->bnp", self._split(features), self._split(query)) * (features.shape[-1] ** -0.5)
+        return _einsum("bpnc,bnc->bnp", self._by_head(features), self._by_head(query)) * (features.shape[-1] ** -0.5)
 
     def pool(self, attention: Float[Array, "b n p"], features: Float[Array, "b p d"]) -> Float[Array, "b d"]:
         """`F^T a`, heads concatenated (eq. 7)."""
-        pooled = weighted_sum(attention, self._split(features))
+        pooled = weighted_sum(attention, self._by_head(features))
         return pooled.reshape(pooled.shape[0], -1)
 
-    def _split(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch n c"]:
+    def _by_head(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch n c"]:
         return x.reshape(*x.shape[:-1], self.num_heads, -1)
 
 
@@ -99,13 +81,13 @@ class ProjectedCrossAttention(CrossAttention):
         self.value = linear(dim, dim, rngs, use_bias=use_bias, kernel_init=_xavier)
 
     def logits(self, query: Float[Array, "b d"], features: Float[Array, "b p d"]) -> Float[Array, "b n p"]:
-        folded = jax.vmap(times_transposed, 1, 1)(self._split(query), self._split(self.key.kernel[...]))
+        folded = jax.vmap(times_transposed, 1, 1)(self._by_head(query), self._by_head(self.key.kernel[...]))
         scale = features.shape[-1] ** -0.5
         return _einsum("bpi,bni->bnp", features, folded) * scale
 
     def pool(self, attention: Float[Array, "b n p"], features: Float[Array, "b p d"]) -> Float[Array, "b d"]:
         pooled = weighted_sum(attention, features)
-        values = jax.vmap(product, 1, 1)(pooled, self._split(self.value.kernel[...]))
+        values = jax.vmap(product, 1, 1)(pooled, self._by_head(self.value.kernel[...]))
         values = values.reshape(values.shape[0], -1)
         return values if self.value.bias is None else values + self.value.bias[...][None]
 
@@ -119,6 +101,11 @@ class CrossAttentionStream(nnx.Module):
             image is given its own by `query`.
         attentions, projections: cross attention and linear layer `d_l -> d_{l+1}` of each stage; the last one maps
             `d_L -> d_L`.
+
+    >>> stream = castream.CrossAttentionStream((64, 128), num_heads=2, rngs=nnx.Rngs(0))
+    >>> representation, attention = stream((jnp.ones((1, 8, 8, 64)), jnp.ones((1, 4, 4, 128))))
+    >>> representation.shape, [a.shape for a in attention]
+    ((1, 128), [(1, 2, 8, 8), (1, 2, 4, 4)])
     """
 
     def __init__(

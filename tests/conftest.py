@@ -19,6 +19,7 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.experiment.config import Config, base_config
 from castream_jax.runtime.compilation_cache import use_compilation_cache
+from castream_jax.runtime.cpu import prepare_cpu
 from castream_jax.training import train
 
 pytest_plugins = ["tiers", "pytester"]
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 settings.register_profile("castream", deadline=None)  # a first call compiles
 settings.load_profile("castream")
+prepare_cpu()  # as the command line does
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests, the processes that they start, and the next run build the same programs again and again.

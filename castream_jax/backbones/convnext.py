@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Float32
 
 from castream_jax.backbones.backbone import Backbone, Features, Pixels, Taps
 from castream_jax.backbones.registry import register_backbone
-from castream_jax.layers import Conv, Sequential, gelu, identity, layer_norm, linear
+from castream_jax.kernels.gelu import gelu
+from castream_jax.layers import Conv, Sequential, identity, layer_norm, linear
 
 _INIT = nnx.initializers.normal(0.02)
 

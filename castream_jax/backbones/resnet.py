@@ -11,16 +11,9 @@ from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.registry import register_backbone
-from castream_jax.layers import (
-    Conv,
-    ConvNorm,
-    Sequential,
-    batch_norm,
-    computed_once,
-    conv_norm,
-    linear,
-    max_pool,
-)
+from castream_jax.kernels.computed_once import computed_once
+from castream_jax.kernels.max_pooling import max_pool
+from castream_jax.layers import Conv, ConvNorm, Sequential, batch_norm, conv_norm, linear
 
 
 class BasicBlock(nnx.Module):

@@ -25,7 +25,13 @@ PROGRAMS = (
     "explain",
 )
 
-_MACHINE = "import json; from castream_jax.commands.bench import machine; print(json.dumps(machine()))"
+_MACHINE = """
+import json
+from castream_jax.commands.bench import machine
+from castream_jax.runtime.cpu import prepare_cpu
+prepare_cpu()
+print(json.dumps(machine()))
+"""
 
 
 def add(commands: Any) -> None:
@@ -156,5 +162,5 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "castream_jax": __version__,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),  # the package's, and the user's
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),  # of `prepare_cpu`, and the user's
     }

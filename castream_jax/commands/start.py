@@ -53,9 +53,10 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
 def open_run_config(arguments: argparse.Namespace) -> "Config":
     """The config that `--config` names, or the workdir's, with the fields set on the command line."""
     from castream_jax.experiment.config import open_config
+    from castream_jax.experiment.workdir import Workdir
 
-    path = arguments.config or Path(arguments.workdir) / "config.json"
-    if not arguments.config and not path.is_file():
+    path = arguments.config or Workdir.at(arguments.workdir).config
+    if isinstance(path, Path) and not path.is_file():
         raise ValueError(f"There is no config {path}: give one by --config=FILE, see configs/ for examples.")
     return with_options(open_config(path), arguments)
 
@@ -85,11 +86,11 @@ def start(
     from absl import logging
 
     from castream_jax.runtime.compilation_cache import use_compilation_cache
-    from castream_jax.runtime.cpu import keep_freed_memory
+    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.runtime.processes import initialise_processes
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
-    keep_freed_memory()
+    prepare_cpu()
     if not alone:
         initialise_processes(coordinator, num_processes, process_id)
     use_compilation_cache()

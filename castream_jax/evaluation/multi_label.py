@@ -10,6 +10,7 @@ import pyarrow as pa
 from castream_jax.data import Source
 from castream_jax.data.source import open_record
 from castream_jax.evaluation.statistics import bootstrap_counts, interval
+from castream_jax.evaluation.summary import REFERENCE
 from castream_jax.metrics.average_precision import mean_average_precision, resampled_average_precision
 
 MEASURE = "mean_average_precision"
@@ -34,8 +35,8 @@ def class_scores_table(batches: Iterator[tuple[Any, dict[str, Float[np.ndarray, 
     for batch, logits in batches:
         for i in np.flatnonzero(batch["mask"]):
             index = int(batch["index"][i])
-            for head, of_head in logits.items():
-                row = (index, source.name(index), head, of_head[i], batch["target"][i] > 0, batch["target_mask"][i])
+            for head, head_scores in logits.items():
+                row = (index, source.name(index), head, head_scores[i], batch["target"][i] > 0, batch["target_mask"][i])
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
     return pa.table(columns)
@@ -51,17 +52,17 @@ def summarise_class_scores(table: pa.Table) -> dict[str, dict[str, Any]]:
         table: see `class_scores_table`.
     """
     heads = table["head"].unique().to_pylist()
-    of_head = {head: table.filter(np.asarray(table["head"]) == head) for head in heads}
-    targets, counted = (_matrix(of_head[heads[0]][name]) for name in ("target", "target_mask"))
-    logits = {head: _matrix(rows["logits"]) for head, rows in of_head.items()}
+    head_rows = {head: table.filter(np.asarray(table["head"]) == head) for head in heads}
+    targets, counted = (_matrix(head_rows[heads[0]][name]) for name in ("target", "target_mask"))
+    logits = {head: _matrix(rows["logits"]) for head, rows in head_rows.items()}
     means = {head: mean_average_precision(scores, targets, counted) for head, scores in logits.items()}
     samples = {head: _resampled_means(scores, targets, counted) for head, scores in logits.items()}
     entries: dict[str, dict[str, Any]] = {}
     for head in heads:
         entries[head] = {MEASURE: means[head], "intervals": {MEASURE: interval(samples[head]).tolist()}}
-        if head != "gap" and "gap" in heads:
-            bounds = interval(samples[head] - samples["gap"]).tolist()
-            entries[head]["difference"] = {MEASURE: means[head] - means["gap"], "intervals": {MEASURE: bounds}}
+        if head != REFERENCE and REFERENCE in heads:
+            bounds = interval(samples[head] - samples[REFERENCE]).tolist()
+            entries[head]["difference"] = {MEASURE: means[head] - means[REFERENCE], "intervals": {MEASURE: bounds}}
     return entries
 
 
@@ -71,8 +72,8 @@ def _resampled_means(
     blocks = [
         np.stack(
             [
-                resampled_average_precision(of_class, here, times * which[None])
-                for of_class, here, which in zip(scores.T, positives.T, counted.T, strict=True)
+                resampled_average_precision(class_scores, here, times * which[None])
+                for class_scores, here, which in zip(scores.T, positives.T, counted.T, strict=True)
                 if here.any()
             ]
         )

@@ -2,9 +2,9 @@
 
 A part is computed alone, by whichever process and after whichever interruption, so the set of files depends on neither:
 
-- `rows/part-00000.parquet`: a row per image x head x method, of the images that are explained;
-- `predictions/part-00000.parquet`: a row per image x head, of all images;
-- `gallery/part-00000.npz`: pixels and maps of the images that the report shows, where the part has any.
+- in `rows/` a row per image x head x method, of the images that are explained;
+- in `predictions/` a row per image x head, of all images;
+- in `gallery/` pixels and maps of the images that the report shows, where the part has any.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,16 +15,17 @@ import jax
 from jaxtyping import Int
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from castream_jax.data import Source
+from castream_jax.experiment.results import part_name, write_table
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing
 
 # Leaves are NumPy arrays whose leading axis runs over images.
 Tree = Any
 
 
-class Part(NamedTuple):
+class EvaluationPart(NamedTuple):
     """Images by their `positions` in the source, `explained` or only predicted, and those `shown` in the gallery."""
 
     number: int
@@ -32,26 +33,29 @@ class Part(NamedTuple):
     explained: bool
     shown: Int[np.ndarray, " _shown"]
 
-    def path(self, folder: Path, kind: str) -> Path:
-        """The part's file of one kind: `rows`, `predictions` or `gallery`."""
-        return folder / kind / f"part-{self.number:05}.{'npz' if kind == 'gallery' else 'parquet'}"
+    def table(self, folder: Path) -> Path:
+        """The part's file in `rows` or `predictions` of a workdir."""
+        return folder / f"{part_name(self.number)}.parquet"
 
-    def is_whole(self, folder: Path) -> bool:
+    def gallery(self, workdir: Workdir) -> Path:
+        """The part's file with the images that it shows."""
+        return workdir.gallery_parts / f"{part_name(self.number)}.npz"
+
+    def is_whole(self, workdir: Workdir) -> bool:
         """Whether all that the part consists of has been written."""
-        kinds = ("predictions", "rows") if self.explained else ("predictions",)
-        return all(self.path(folder, kind).exists() for kind in kinds) and self._shows_all(folder)
+        folders = (workdir.predictions, workdir.rows) if self.explained else (workdir.predictions,)
+        return all(self.table(folder).exists() for folder in folders) and self._shows_all(workdir)
 
-    def _shows_all(self, folder: Path) -> bool:
+    def _shows_all(self, workdir: Workdir) -> bool:
         if not len(self.shown):
             return True
-        path = self.path(folder, "gallery")
-        if not path.exists():
+        if not self.gallery(workdir).exists():
             return False
-        with np.load(path) as there:
+        with np.load(self.gallery(workdir)) as there:
             return bool(np.isin(self.shown, there["asked"]).all())
 
 
-def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[Part]:
+def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[EvaluationPart]:
     """All parts of an evaluation: first those of the images to explain, then those of the images only to predict.
 
     Args:
@@ -70,7 +74,7 @@ def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> li
         if len(piece)
     ]
     return [
-        Part(number, piece, explained, np.intersect1d(piece, shown) if explained else shown[:0])
+        EvaluationPart(number, piece, explained, np.intersect1d(piece, shown) if explained else shown[:0])
         for number, (piece, explained) in enumerate(pieces)
     ]
 
@@ -101,11 +105,13 @@ def take(results: Tree, images: slice) -> Tree:
     return jax.tree.map(lambda leaf: leaf[images], results)
 
 
-def write_part(folder: Path, part: Part, results: Tree, source: Source, protocol_hash: str, *, curves: bool) -> None:
+def write_part(
+    workdir: Workdir, part: EvaluationPart, results: Tree, source: Source, protocol_hash: str, *, curves: bool
+) -> None:
     """Writes the files of a part.
 
     Args:
-        folder: `evaluation/` of a workdir.
+        workdir: of the evaluation.
         part: the images.
         results: of these images, `{"index", "label", "readable": [n], "top": {head: [n, top]},
             "scores": {(head, method): …}, "shown": [n]}`: an image that is not readable gets no row; scores are as
@@ -127,38 +133,29 @@ def write_part(folder: Path, part: Part, results: Tree, source: Source, protocol
         arrays: dict[str, Any] = {
             name: np.stack([image[name] for image in images]) for name in (images[0] if images else ())
         }
-        with replacing(part.path(folder, "gallery")) as temporary:
+        with replacing(part.gallery(workdir)) as temporary:
             np.savez_compressed(temporary, asked=part.shown, **arrays)
     if part.explained:
-        _write_table(part.path(folder, "rows"), _rows(results, names, protocol_hash, curves))
-    _write_table(part.path(folder, "predictions"), _predictions(results, names))
+        write_table(part.table(workdir.rows), _rows(results, names, protocol_hash, curves))
+    write_table(part.table(workdir.predictions), _predictions(results, names))
 
 
-def read_parts(folder: Path, parts: Iterable[Part], kind: str, columns: Sequence[str]) -> pa.Table:
-    """The files of one kind as one table, image by image, with those of the `columns` that they have."""
-    tables = []
-    for part in parts:
-        file = pq.ParquetFile(part.path(folder, kind))
-        tables.append(file.read([name for name in columns if name in file.schema_arrow.names]))
-    return pa.concat_tables(tables)
-
-
-def write_gallery(folder: Path, parts: Sequence[Part]) -> None:
-    """Joins the gallery's parts to `gallery.npz`; none, if there is nothing to show."""
+def write_gallery(workdir: Workdir, parts: Sequence[EvaluationPart]) -> None:
+    """Joins the gallery's parts to one file; none, if there is nothing to show."""
     shown: list[dict[str, np.ndarray]] = []
     for part in parts:
         if len(part.shown):
-            with np.load(part.path(folder, "gallery")) as there:
+            with np.load(part.gallery(workdir)) as there:
                 arrays = {name: there[name] for name in there.files if name != "asked"}
             if not arrays:  # none of them was readable
                 continue
             wanted = np.isin(arrays["position"], part.shown)
             shown.append({name: array[wanted] for name, array in arrays.items()})
     if not shown:
-        (folder / "gallery.npz").unlink(missing_ok=True)
+        workdir.gallery.unlink(missing_ok=True)
         return
     joined: dict[str, Any] = {name: np.concatenate([arrays[name] for arrays in shown]) for name in shown[0]}
-    with replacing(folder / "gallery.npz") as temporary:
+    with replacing(workdir.gallery) as temporary:
         np.savez_compressed(temporary, **joined)
 
 
@@ -204,8 +201,3 @@ def _interleave(columns: Sequence[np.ndarray]) -> pa.Array:
     if stacked.ndim == 2:
         return pa.array(stacked.ravel())
     return pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), stacked.shape[2])
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)

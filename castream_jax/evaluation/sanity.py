@@ -1,7 +1,6 @@
 """The sanity check beside an evaluation: do its maps change when the streams and the classifier become random?"""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from castream_jax.data import Source, evaluation_batches
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.metrics.randomisation import cascading_randomisation
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
@@ -21,9 +21,9 @@ BASELINES = ("random", "centre", "ones")
 
 
 def sanity_check(
-    config: Config, source: Source, model: Model, protocol: Protocol, folder: Path, run: str
+    config: Config, source: Source, model: Model, protocol: Protocol, workdir: Workdir, run: str
 ) -> dict[str, Any]:
-    """`cascading_randomisation` over `config.evaluation.sanity_images` evenly spaced images; kept in `sanity.json`.
+    """`cascading_randomisation` over `config.evaluation.sanity_images` evenly spaced images; kept in the workdir.
 
     Of the evaluation's methods those are checked that take a few trunk passes: not the ones that mask (Score-CAM,
     RISE), which would take the evaluation's time once more for every stage, and not the baselines, which see no
@@ -31,7 +31,7 @@ def sanity_check(
 
     Args:
         config, source, model, protocol: of the evaluation.
-        folder: `evaluation/` of the workdir.
+        workdir: of the evaluation.
         run: hash of the evaluation; a check of the same run is read, not repeated.
 
     Returns:
@@ -42,9 +42,8 @@ def sanity_check(
     positions = evenly_spaced(len(source), config.evaluation.sanity_images)
     if not config.evaluation.sanity_images or not methods:
         return {"run": run, "images": 0, "rows": []}
-    path = folder / "sanity.json"
-    if path.exists():
-        there = json.loads(path.read_text())
+    if workdir.sanity.exists():
+        there = json.loads(workdir.sanity.read_text())
         if (there["run"], there["images"]) == (run, len(positions)):
             return there
     batches = iter(evaluation_batches(config.data, Subset(source, positions), len(positions)))
@@ -54,5 +53,5 @@ def sanity_check(
     pixels, labels = to_unit_range(jnp.asarray(batch["pixels"][readable])), batch["label"][readable]
     rows = cascading_randomisation(model, pixels, labels, methods, protocol)
     check = {"run": run, "images": len(positions), "rows": rows}
-    write_atomically(path, json.dumps(check, indent=2) + "\n")
+    write_atomically(workdir.sanity, json.dumps(check, indent=2) + "\n")
     return check

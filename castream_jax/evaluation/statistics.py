@@ -71,10 +71,10 @@ def interval(samples: Float[np.ndarray, "resamples *columns"]) -> Float[np.ndarr
 def sign_test(differences: Float[np.ndarray, " rows"], images: Int[np.ndarray, " rows"]) -> SignTest:
     """Whether more images have a positive than a negative (mean) difference than a fair coin would give."""
     rows_of_image, sums = _sum_per_image(differences[:, None], images)
-    of_image = sums[:, 0] / rows_of_image
-    higher, lower = int(np.sum(of_image > TIE)), int(np.sum(of_image < -TIE))
+    image_means = sums[:, 0] / rows_of_image
+    higher, lower = int(np.sum(image_means > TIE)), int(np.sum(image_means < -TIE))
     p = float(scipy.stats.binomtest(higher, higher + lower).pvalue) if higher + lower else 1.0
-    return SignTest(higher, lower, len(of_image) - higher - lower, p)
+    return SignTest(higher, lower, len(image_means) - higher - lower, p)
 
 
 def _sum_per_image(

@@ -10,14 +10,15 @@ import pyarrow.compute as pc
 
 from castream_jax.evaluation.statistics import bootstrap_means, interval, sign_test
 from castream_jax.metrics import METRICS
+from castream_jax.metrics.localisation import LOCALISATION
 
-BASELINE = "gap"
+REFERENCE = "gap"  # the head that streams are compared with
 
 _ACCURACIES = {"correct": "accuracy", "correct_top5": "top5_accuracy"}
 _CURVES = ("insertion_curve", "deletion_curve")
 
 # What is read of the rows and of the predictions.
-ROW_COLUMNS = ("index", "head", "method", *METRICS, *_CURVES)
+ROW_COLUMNS = ("index", "head", "method", *METRICS, *LOCALISATION, *_CURVES)
 PREDICTION_COLUMNS = ("index", "head", *_ACCURACIES)
 
 Key = tuple[str, ...]
@@ -60,11 +61,34 @@ def summarise_rows(rows: pa.Table) -> tuple[list[Entry], list[Entry], pa.Table |
     """
     curves = [name for name in _CURVES if name in rows.column_names]
     measured = _measure(rows, ("head", "method"), [*METRICS, *curves])
+    return *_means_and_differences(measured), _mean_curves(measured, curves) if curves else None
+
+
+def summarise_localisation(rows: pa.Table) -> dict[str, Any] | None:
+    """Means and paired differences of the localisation metrics, over the images that have a box.
+
+    Args:
+        rows: see `summarise_rows`.
+
+    Returns:
+        `{"images", "metrics", "differences"}`, entries as of `summarise_rows`; None where no image has a box.
+    """
+    if LOCALISATION[0] not in rows.column_names:
+        return None
+    rows = rows.filter(pc.call_function("is_finite", [rows[LOCALISATION[0]]]))
+    if not len(rows):
+        return None
+    measured = _measure(rows, ("head", "method"), LOCALISATION)
+    means, differences = _means_and_differences(measured)
+    return {"images": len(measured.images), "metrics": means, "differences": differences}
+
+
+def _means_and_differences(measured: "_Measured") -> tuple[list[Entry], list[Entry]]:
     means, differences = (
         [{"head": head, "method": method, **entry} for (head, method), entry in entries.items()]
         for entries in (_means(measured), _differences(measured))
     )
-    return means, differences, _mean_curves(measured, curves) if curves else None
+    return means, differences
 
 
 class _Measured(NamedTuple):
@@ -111,11 +135,11 @@ def _means(measured: _Measured) -> dict[Key, Entry]:
 def _differences(measured: _Measured) -> dict[Key, Entry]:
     entries = {}
     for k, key in enumerate(measured.keys):
-        if key[0] == BASELINE or (BASELINE, *key[1:]) not in measured.keys:
+        if key[0] == REFERENCE or (REFERENCE, *key[1:]) not in measured.keys:
             continue
-        b = measured.keys.index((BASELINE, *key[1:]))
-        values = measured.values[:, k] - measured.values[:, b]
-        entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, b])
+        r = measured.keys.index((REFERENCE, *key[1:]))
+        values = measured.values[:, k] - measured.values[:, r]
+        entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, r])
         entries[key]["sign_tests"] = {
             field: sign_test(values[:, measured.fields[field].start], measured.images)._asdict()
             for field in _scalars(measured)

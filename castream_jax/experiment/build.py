@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import json
-from pathlib import Path
 import re
 
 from flax import nnx
@@ -11,7 +9,9 @@ from flax import nnx
 from castream_jax.backbones import Backbone, OtherClassesError, create_backbone, load_backbone
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.data.source import Source
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
@@ -111,11 +111,19 @@ def open_model(config: Config) -> Model:
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
 
 
-def class_names_of(config: Config, workdir: Path) -> tuple[str, ...]:
+def check_classes(config: Config, source: Source) -> None:
+    """Raises a ValueError if the data has another number of classes than the backbone."""
+    if len(source.class_names) != config.backbone.num_classes:
+        raise ValueError(
+            f"The data has {len(source.class_names)} classes and the backbone {config.backbone.num_classes}: "
+            "set config.backbone.num_classes, or give the data the backbone was trained on."
+        )
+
+
+def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:
     """Names of the classes, from the evaluation in a workdir, else from the data, which need not be there any more."""
-    summary = workdir / "evaluation" / "summary.json"
-    if summary.is_file():
-        return tuple(json.loads(summary.read_text(encoding="utf-8"))["class_names"])
+    if workdir.summary.is_file():
+        return tuple(workdir.read_summary()["class_names"])
     if config.data.source == "imagenet":
         return tuple(imagenet_classes().values())
     try:

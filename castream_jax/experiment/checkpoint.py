@@ -1,4 +1,4 @@
-"""Orbax checkpoints of one workdir: training state, data position and where they came from, saved as one."""
+"""Orbax checkpoints of one workdir: model, training state, data position and where they came from, saved as one."""
 
 from collections.abc import Callable, Mapping, Sequence
 import json
@@ -14,40 +14,49 @@ import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from castream_jax.experiment.workdir import Workdir
+
 Which = Literal["last", "best"]
 
 CHECKSUMS = "checksums.json"
+
+# What a model consists of is an item of its own: it is restored without the rest of the training's state.
+_MODEL = ("params", "stats")
+# The first layout had one item for both.
+_OLD_ITEM = "state"
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a workdir; a context manager that waits for what is still being written.
 
-    `checkpoints/<step>/` holds `state` (arrays), `about` (JSON: config, fingerprint of the trunk, position in the data,
-    validation score) and the checksums of their files. It is written under a temporary name, in the background, and
-    renamed when it is whole, so that a killed process leaves the previous one the newest. The newest ones are kept, and
-    the one with the best score. Process 0 writes; all of them read.
+    `checkpoints/<step>/` holds the arrays of the `model` and, apart from them, those of its `training`, `about` (JSON:
+    config, fingerprint of the backbone, position in the data, validation score) and the checksums of their files. It is
+    written under a temporary name, in the background, and renamed when it is whole, so that a killed process leaves the
+    previous one the newest. The newest ones are kept, and the one with the best score. Process 0 writes; all of them
+    read.
     """
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: str | os.PathLike[str],
         *,
-        trunk: str,
+        fingerprint: str,
         config: str = "{}",
         read_only: bool = False,
         max_to_keep: int = 2,
         say: Callable[[str], None] = lambda text: None,
     ):
         """Args:
-        workdir: absolute path of the experiment's folder.
-        trunk: fingerprint of the frozen trunk, which must be the same at saving and at restoring.
+        workdir: the experiment's folder.
+        fingerprint: of the frozen backbone, which must be the same at saving and at restoring.
         config: JSON of the experiment's config, to be kept beside the state.
         read_only: leave the folder as it is, down to what another process may be writing.
         max_to_keep: newest checkpoints kept.
         say: told when a checkpoint is passed over.
         """
-        self._folder = workdir / "checkpoints"
-        self._trunk, self._config = trunk, config
+        self._workdir = Workdir.at(workdir)
+        self._folder = self._workdir.checkpoints
+        self._fingerprint, self._config = fingerprint, config
         self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._writing: int | None = None
@@ -85,7 +94,7 @@ class Checkpoints:
 
         Args:
             step: number of the checkpoint.
-            state: tree of arrays, replicated over all devices.
+            state: arrays, replicated over all devices: `params`, `stats`, and whatever else the training needs.
             iterator: its state is the number of batches handed out, which is the same in every process.
             score: of the validation at this step, the more the better.
 
@@ -102,7 +111,7 @@ class Checkpoints:
             ) from error
         self.wait()
         about = {
-            "trunk": self._trunk,
+            "trunk": self._fingerprint,
             "config": json.loads(self._config),
             "iterator": iterator.get_state(),
             "score": score,
@@ -111,7 +120,10 @@ class Checkpoints:
         try:
             self._checkpointer.save(
                 self._folder / str(step),
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(item) for name, item in _items(state).items()},
+                    about=ocp.args.JsonSave(about),
+                ),
             )
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
             raise self._unwritten(error) from error
@@ -143,7 +155,8 @@ class Checkpoints:
         """The newest checkpoint that can be read; those that cannot are named, and moved aside.
 
         Args:
-            state: arrays, or `ShapeDtypeStruct`s, with the shapes and shardings wanted.
+            state: arrays, or `ShapeDtypeStruct`s, with the shapes and shardings wanted; `params` and `stats` alone
+                for a model without its training.
             iterator: grain iterator to move to where training stopped, if it is to go on.
             which: `"best"`: the one with the best validation score.
 
@@ -152,7 +165,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: if there is no checkpoint, or none that was validated.
-            ValueError: if none can be read, or it was made with another trunk.
+            ValueError: if none can be read, or it was made beside another backbone.
         """
         if which not in ("last", "best"):
             raise ValueError(f"config.evaluation.checkpoint must be 'last' or 'best', got {which!r}.")
@@ -173,7 +186,7 @@ class Checkpoints:
                 about, restored = self._read(step, state)
                 if iterator is not None:
                     iterator.set_state(about["iterator"])
-            except _AnotherTrunkError:
+            except _AnotherBackboneError:
                 raise
             except Exception as error:  # whatever Orbax, tensorstore and JSON make of broken files
                 damaged[step] = _in_short(error)
@@ -192,21 +205,27 @@ class Checkpoints:
         if changed:
             raise ValueError(f"{changed} is not what was written")
         about = self._about(step)
-        if about["trunk"] != self._trunk:
-            raise _AnotherTrunkError(
-                f"The streams in {self._folder} were trained on another trunk (fingerprint {about['trunk'][:12]}, not "
-                f"{self._trunk[:12]}): give the weights they were trained with, or another --workdir."
+        if about["trunk"] != self._fingerprint:
+            raise _AnotherBackboneError(
+                f"The streams in {self._folder} were trained on another backbone (fingerprint {about['trunk'][:12]}, "
+                f"not {self._fingerprint[:12]}): give the weights they were trained with, or another --workdir."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
+        if (folder / _OLD_ITEM).is_dir():
+            items = {_OLD_ITEM: _old_arguments(abstract)}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            return about, checkpointer.restore(folder, args=items)["state"]
+            restored = checkpointer.restore(folder, args=ocp.args.Composite(**items))
+        trees = {key: tree for item in items for key, tree in restored[item].items()}
+        if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees)):
+            raise ValueError("it lacks arrays of this model")
+        return about, trees
 
     def _write_checksums(self) -> None:
         """Called by Orbax, in its thread, when the files are written and have not yet their final name."""
         if jax.process_index() == 0:
             (temporary,) = self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*")
-            written = (path for item in ("about", "state") for path in (temporary / item).rglob("*"))
+            written = (path for item in ("about", "model", "training") for path in (temporary / item).rglob("*"))
             checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
             (temporary / CHECKSUMS).write_text(json.dumps(checksums))
 
@@ -225,7 +244,7 @@ class Checkpoints:
         reason = next(iter(damaged.values()))
         moved = ""
         if not self._read_only:
-            aside = self._folder.parent / "damaged-checkpoints"
+            aside = self._workdir.damaged_checkpoints
             if jax.process_index() == 0:
                 aside.mkdir(exist_ok=True)
                 for step in damaged:
@@ -261,8 +280,23 @@ class Checkpoints:
             self._checkpointer.close()
 
 
-class _AnotherTrunkError(ValueError):
-    """The checkpoint is whole, but belongs to another trunk."""
+class _AnotherBackboneError(ValueError):
+    """The checkpoint is whole, but belongs to another backbone."""
+
+
+def _items(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A state as the items of a checkpoint: its model and, unless that is all, its training."""
+    model = {name: tree for name, tree in state.items() if name in _MODEL}
+    training = {name: tree for name, tree in state.items() if name not in _MODEL}
+    return {"model": model, "training": training} if training else {"model": model}
+
+
+def _old_arguments(abstract: Mapping[str, Any]) -> Any:
+    """How `abstract` is read of the one item of an old checkpoint, which may hold more than is wanted."""
+    if len(_items(abstract)) > 1:
+        return ocp.args.StandardRestore(abstract)
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    return ocp.args.PyTreeRestore(abstract, restore_args=arguments, partial_restore=True)
 
 
 def _checksum(path: Path) -> int:

@@ -1,63 +1,115 @@
-"""The folder of one experiment, and which experiment it belongs to."""
+"""The folder of one experiment: every path in it, and how its files are read. Nothing here waits for JAX."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
 import json
 import os
 from pathlib import Path
+import shlex
 from typing import Any
 
-import jax
-
 from castream_jax.experiment.config import Config, open_config
-from castream_jax.experiment.imports import store_imports
-from castream_jax.runtime.atomic_files import write_atomically
-
-# Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
-_LOCATIONS = {
-    *("data.path", "data.num_threads", "data.num_workers", "data.on_error", "backbone.weights"),
-    *("train.log_every", "train.checkpoint_every", "train.validate_every", "train.wandb"),
-}
-# Sections that decide what is trained.
-_TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
 
 
-def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Path:
-    """Creates `workdir` and its `config.json`, or checks that the one there describes the same training.
+class _Below:
+    """A path below the folder."""
 
-    Returns:
-        The absolute path: Orbax, given a relative one, fails in a thread after `save` has returned.
+    def __init__(self, path: str):
+        self._path = path
 
-    Raises:
-        ValueError: if the workdir belongs to another experiment; the message lists the fields that differ.
+    def __get__(self, workdir: "Workdir", owner: type | None = None) -> Path:
+        return workdir.folder / self._path
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Every path in the folder of one experiment. Other modules do not spell the names.
+
+    >>> Workdir.at("/runs/digits").summary
+    PosixPath('/runs/digits/evaluation/summary.json')
+
+    Attributes:
+        folder: absolute path: Orbax, given a relative one, fails in a thread after `save` has returned.
     """
-    workdir = Path(workdir).resolve()
-    path = workdir / "config.json"
-    if path.exists():
-        # Opened as a config, a field that is younger than the workdir has its default.
-        there, here = (dict(_flatten(_trained_part(json.loads(c.to_json())))) for c in (open_config(path), config))
-        different = [
-            f"{field} ({there.get(field, 'absent')!r} there, {here.get(field, 'absent')!r} here)"
-            for field in sorted(there.keys() | here.keys())
-            if there.get(field) != here.get(field) and field not in _LOCATIONS
-        ]
-        if different:
-            raise ValueError(
-                f"{workdir} holds another experiment; these fields differ: {', '.join(different)}. "
-                "Give another --workdir, or the same fields."
+
+    folder: Path
+
+    config = _Below("config.json")
+
+    # --- training ---
+    checkpoints = _Below("checkpoints")
+    damaged_checkpoints = _Below("damaged-checkpoints")
+    logs = _Below("logs")  # TensorBoard's events, traces
+    metrics = _Below("logs/metrics.jsonl")
+    wandb_id = _Below("logs/wandb_id")
+    backbone = _Below("export/backbone.safetensors")  # of a training of the backbone itself
+
+    # --- evaluation ---
+    evaluation = _Below("evaluation")
+    run = _Below("evaluation/run.json")
+    rows = _Below("evaluation/rows")
+    predictions = _Below("evaluation/predictions")
+    gallery_parts = _Below("evaluation/gallery")
+    gallery = _Below("evaluation/gallery.npz")
+    curves = _Below("evaluation/curves.parquet")
+    class_scores = _Below("evaluation/class_scores.parquet")
+    sanity = _Below("evaluation/sanity.json")
+    summary = _Below("evaluation/summary.json")
+
+    # --- report ---
+    report = _Below("report/index.html")
+    report_table = _Below("report/table.md")
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> "Workdir":
+        """The workdir at `path`, which need not exist."""
+        return cls(Path(path).resolve())
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """What an evaluation leaves, in the order of removal: a summary never stands beside parts of another run."""
+        made = (self.summary, self.sanity, self.curves, self.class_scores, self.gallery)
+        return (*made, self.gallery_parts, self.predictions, self.rows)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    __str__ = __fspath__
+
+    def check_experiment(self) -> None:
+        """Raises a FileNotFoundError unless a training was begun here."""
+        if not self.config.is_file():
+            raise FileNotFoundError(f"{self} holds no experiment: run `castream train --workdir {self}` first.")
+
+    def open_config(self) -> Config:
+        """The config of the training; a field that is younger than the workdir has its default.
+
+        Raises:
+            FileNotFoundError: if no training was begun here.
+        """
+        self.check_experiment()
+        return open_config(self.config)
+
+    def read_config(self) -> dict[str, Any]:
+        """The config as it was written, as plain values."""
+        return _read_json(self.config)
+
+    def read_summary(self) -> dict[str, Any]:
+        """What the evaluation found.
+
+        Raises:
+            FileNotFoundError: if there was none.
+        """
+        if not self.summary.is_file():
+            raise FileNotFoundError(
+                f"No evaluation to report: {self.summary} is missing; "
+                f"run `castream evaluate --workdir {shlex.quote(str(self))}` first."
             )
-    elif jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, store_imports(config, workdir).to_json(indent=2) + "\n")
-    return workdir
+        return _read_json(self.summary)
+
+    def read_run(self) -> dict[str, Any]:
+        """What the results in `evaluation/` belong to: `hash`, `part_size`, `identity`; empty if there are none."""
+        return _read_json(self.run) if self.run.is_file() else {}
 
 
-def _trained_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {section: config.get(section) for section in _TRAINED}
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

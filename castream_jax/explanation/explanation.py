@@ -48,6 +48,14 @@ class Explanation:
         maps: (head, method) -> `[h, w]` in [0, 1], as `castream_jax.attribute` gives it.
         attention: stream head -> stage number -> softmax attention `[num_heads, h_l, w_l]`, as the stream gives it.
         protocol: what maps and probabilities follow.
+
+    >>> backbone = castream.load_backbone("cifar_resnet8", "digits")
+    >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}, castream.ImageSpec(64))
+    >>> explanation = castream.explain(model, np.zeros((64, 64, 3), np.uint8))
+    >>> explanation.explained("gap") == explanation.predictions("gap")[0]
+    True
+    >>> explanation.maps["gap", "gradcam"].shape, explanation.overlay().size
+    ((16, 16), (256, 256))
     """
 
     name: str

@@ -6,7 +6,8 @@ from pathlib import Path
 from castream_jax.backbones import load_backbone
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.experiment.build import class_names_of
-from castream_jax.experiment.config import open_config
+from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.pretrained import load_pretrained
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import GlobalAveragePooling
@@ -35,9 +36,12 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
                              "for it.")  # fmt: skip
         if (folder / "model.json").is_file():
             return load_pretrained(folder), "castream"
-        if (folder / "config.json").is_file():
-            return _open_workdir(folder)
-        raise ValueError(f"{source} is neither an export (it has no model.json) nor a workdir (no config.json).")
+        workdir = Workdir.at(folder)
+        if workdir.config.is_file():
+            return _trained_model(workdir)
+        raise ValueError(
+            f"{source} is neither an export (it has no model.json) nor a workdir (no {workdir.config.name})."
+        )
     if folder.suffix or len(folder.parts) > 1:
         raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")
     get_architecture(source)
@@ -47,16 +51,13 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     return Model(backbone, {"gap": GlobalAveragePooling()}), "castream"
 
 
-def _open_workdir(workdir: Path) -> tuple[Model, str]:
-    from castream_jax.experiment.restore import restore_model  # with all of training: a second that an export saves
-
-    config = open_config(workdir / "config.json")
+def _trained_model(workdir: Workdir) -> tuple[Model, str]:
+    config = workdir.open_config()
     images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
-    trained = workdir / "export" / "backbone.safetensors"
-    if config.train.target == "backbone" and trained.is_file():
+    if config.train.target == "backbone" and workdir.backbone.is_file():
         backbone = load_backbone(
             config.backbone.name,
-            trained,
+            workdir.backbone,
             num_classes=config.backbone.num_classes,
             taps=config.backbone.taps,
             dtype=config.backbone.dtype,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from castream_jax.backbones import fingerprint
-from castream_jax.evaluation.identity import digests_of_heads
+from castream_jax.evaluation.identity import head_digests
 from castream_jax.experiment.build import class_names_of
-from castream_jax.experiment.config import Config, open_config
+from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.description import INCLUDED, Description, describe
 from castream_jax.model import ImageSpec, Model
 from castream_jax.runtime.progress import Progress
@@ -33,14 +34,12 @@ def open_workdir(
         FileNotFoundError: if it holds no trained model.
         ValueError: as `restore_model` and `describe`.
     """
-    workdir = Path(workdir).resolve()
-    if not (workdir / "config.json").is_file():
-        raise FileNotFoundError(f"{workdir} holds no experiment: run `castream train --workdir {workdir}` first.")
-    config = open_config(workdir / "config.json")
+    workdir = Workdir.at(workdir)
+    config = workdir.open_config()
     config.evaluation.checkpoint = checkpoint
     model = restore_model(config, workdir)
     say = Progress("export", total=0, unit="files").say
-    summary = _summary(workdir / "evaluation", model, say)
+    summary = _summary(workdir, model, say)
     images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
     if not images.class_names:
         say("class names are left out: there is no evaluation, and the data cannot be read")
@@ -53,13 +52,13 @@ def open_workdir(
     )
 
 
-def _summary(evaluation: Path, model: Model, say: Callable[[str], None]) -> Mapping[str, Any] | None:
-    if not (evaluation / "summary.json").is_file() or not (evaluation / "run.json").is_file():
+def _summary(workdir: Workdir, model: Model, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+    run = workdir.read_run()
+    if not run or not workdir.summary.is_file():
         say("this workdir was not evaluated: the card has no metrics (castream evaluate)")
         return None
-    summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
-    run = json.loads((evaluation / "run.json").read_text(encoding="utf-8"))
-    ours = {"trunk": fingerprint(model.backbone), "heads": digests_of_heads(model), "dtype": model.backbone.dtype}
+    summary = workdir.read_summary()
+    ours = {"trunk": fingerprint(model.backbone), "heads": head_digests(model), "dtype": model.backbone.dtype}
     if run["hash"] != summary["run"] or any(run["identity"].get(field) != ours[field] for field in ours):
         say("the evaluation in this workdir is one of other parameters: the card has no metrics (castream evaluate)")
         return None

@@ -13,8 +13,38 @@ from jaxtyping import Bool, Float, Int, Num
 import numpy as np
 import scipy.ndimage
 
+LOCALISATION = ("PG", "EPG", "IoU")
+
 Boxes = Num[np.ndarray, "..."]  # as they are given: `_checked` says what they should be
 Valid = Bool[np.ndarray, "b n"] | None
+
+
+def localisation_scores(
+    saliency: Float[np.ndarray, "b h w"], boxes: Num[np.ndarray, "b n 4"]
+) -> dict[str, Float[np.ndarray, " b"]]:
+    """Of each map whether it points at the object (`PG`), its energy there (`EPG`) and the overlap of boxes (`IoU`).
+
+    See `pointing_game`, `energy_pointing_game` and `box_iou` at its default threshold.
+
+    Args:
+        saliency: maps at the image's size.
+        boxes: of each image; one without extent, or without a pixel in the image, stands for no box.
+
+    Returns:
+        Each of `LOCALISATION`; NaN for an image without a box.
+    """
+    height, width = saliency.shape[1:]
+    # A box of at least a pixel's side around a pixel's centre holds that centre.
+    inside = np.minimum(boxes[..., 2:], [width, height]) - np.maximum(boxes[..., :2], 0)
+    valid = (inside >= 1).all(-1)
+    scores = {name: np.full(len(saliency), np.nan) for name in LOCALISATION}
+    some = valid.any(1)
+    if some.any():
+        given = saliency[some], boxes[some], valid[some]
+        scores["PG"][some] = pointing_game(*given)
+        scores["EPG"][some] = energy_pointing_game(*given)
+        scores["IoU"][some] = box_iou(*given)[:, 0]
+    return scores
 
 
 def object_mask(boxes: Boxes, height: int, width: int, valid: Valid = None) -> Bool[np.ndarray, "b {height} {width}"]:

@@ -26,6 +26,7 @@ from castream_jax.attribution.arguments import (
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.kernels.chunks import map_chunks
+from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import causal, masking
 from castream_jax.metrics.changed_images import ChangedImage, Changes, changes_for, painter
 from castream_jax.model import Model, class_values
@@ -198,7 +199,7 @@ def _show(
     saliency = jnp.stack([upsample(jnp.asarray(map_), height, width) for map_ in maps])
     ranks = None
     if changes.kinds != ("masked",):
-        ranks = causal.pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
+        ranks = pixel_ranks(saliency.reshape(-1, height, width), protocol.ties).reshape(saliency.shape)
     paint = painter(model.backbone, pixels, saliency, ranks, protocol)
 
     def run(shown: ChangedImage) -> Float[Array, "images heads"]:

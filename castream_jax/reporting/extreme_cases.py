@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from castream_jax.drawing.titles import head_title, method_title
+from castream_jax.experiment.results import read_parts
 from castream_jax.reporting.gallery import anchor, class_name
 from castream_jax.reporting.metric_table import BASELINE_METHODS, METRICS, ordered_heads
 
@@ -21,7 +21,7 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
     """What the page lists when a metric, a head and a method are chosen; None without per-image results.
 
     Args:
-        rows: folder of `part-*.parquet`.
+        rows: folder of the per-image results.
         summary: contents of `evaluation/summary.json`.
         shown: anchors of the gallery's cards, which the cases link to.
 
@@ -31,10 +31,9 @@ def extreme_cases(rows: Path, summary: Mapping[str, Any], shown: set[str]) -> di
         printed, fractions, images of equal value in the order of their gain o - p; `ties` counts the images that share
         the first value at either end.
     """
-    parts = [pq.ParquetFile(path).read(_COLUMNS) for path in sorted(rows.glob("part-*.parquet"))]
-    if not parts or not sum(map(len, parts)):
+    table = read_parts(rows, _COLUMNS)
+    if table is None or not len(table):
         return None
-    table = pa.concat_tables(parts)
     columns = {name: table[name].to_numpy() for name in _COLUMNS if name not in ("head", "method")}
     images: dict[str, list[Any]] = {}
     classes: dict[int, str] = {}

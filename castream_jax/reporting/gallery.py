@@ -12,11 +12,11 @@ from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from castream_jax.drawing.overlay import colored, css_scale
 from castream_jax.drawing.titles import REFERENCE_HEAD, head_title, method_title
 from castream_jax.drawing.web_pictures import data_uri
+from castream_jax.experiment.results import read_parts
 from castream_jax.reporting.metric_table import BASELINE_METHODS, METRICS, ordered_heads
 
 # A page of 200 images and 7 maps each stays below 10 MB: the photograph is embedded once per card, a map as a small
@@ -102,7 +102,7 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
     Args:
         archive: `index` [N], `pixels` uint8 [N, H, W, 3], `label` [N], optionally `box` [N, 4] or [N, n, 4] (x0, y0,
             x1, y1 in pixels), `prediction/<head>` [N] and `map/<head>/<method>` [N, h, w] in [0, 1].
-        rows: folder of the per-image results `part-*.parquet`; without any the cards carry no numbers.
+        rows: folder of the per-image results; without any the cards carry no numbers.
         summary: contents of `evaluation/summary.json`.
     """
     heads = ordered_heads(summary)
@@ -202,11 +202,9 @@ def _results(folder: Path, index: np.ndarray) -> dict[tuple[int, int, str, str],
     """{(index, label, head, method): row} of the gallery's images; a multi-label image has a row per label."""
     columns = ["index", "name", "label", "head", "method", "p", "o", *(metric.key for metric in METRICS)]
     wanted = pc.field("index").isin(index.tolist())
-    rows: dict[tuple[int, int, str, str], dict[str, Any]] = {}
-    for path in sorted(folder.glob("part-*.parquet")):
-        part = pq.ParquetFile(path).read(columns).filter(wanted)
-        rows |= {(r["index"], r["label"], r["head"], r["method"]): r for r in part.to_pylist()}
-    return rows
+    table = read_parts(folder, columns, wanted)
+    rows = [] if table is None else table.to_pylist()
+    return {(row["index"], row["label"], row["head"], row["method"]): row for row in rows}
 
 
 def _numbers(result: Mapping[str, Any] | None) -> list[tuple[str, str]]:

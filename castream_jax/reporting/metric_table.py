@@ -4,7 +4,7 @@ Terminal, Markdown and HTML print the same `table_rows`. The summary holds fract
 two decimals, as the paper does, and half the width of the 95 % interval.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
 from typing import Any, Literal, NamedTuple
@@ -39,6 +39,11 @@ METRICS = (
     Column("D", "D", lower_is_better=True),
 )
 COLUMNS = (*METRICS, Column("accuracy", "Accuracy", lower_is_better=False))
+LOCALISATION = (  # where images have boxes
+    Column("PG", "PG", lower_is_better=False),
+    Column("EPG", "EPG", lower_is_better=False),
+    Column("IoU", "IoU", lower_is_better=False),
+)
 MAP = Column("mean_average_precision", "mAP", lower_is_better=False)  # where images have several labels
 TOP5 = Column("top5_accuracy", "Top-5", lower_is_better=False)  # where there are more than five classes
 
@@ -97,13 +102,20 @@ def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     return (*COLUMNS, TOP5) if has_top5 else COLUMNS
 
 
-def table_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
+def localisation_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
+    """`table_rows` of the localisation metrics; none where no image had a box."""
+    found = summary.get("localisation")
+    return table_rows({**found, "heads": {head: {} for head in summary["heads"]}}, LOCALISATION) if found else []
+
+
+def table_rows(summary: Mapping[str, Any], columns: Sequence[Column] = ()) -> list[MetricRow]:
     """Rows grouped by method: GAP, then per stream its values and, below them, its difference to GAP.
 
     Args:
         summary: contents of `evaluation/summary.json`, values as fractions. A missing or NaN value prints a dash.
+        columns: what is printed; by default `columns_of`.
     """
-    columns = columns_of(summary)
+    columns = columns or columns_of(summary)
     rows: list[MetricRow] = []
     for method in ordered_methods(summary):
         entries = _by_head(summary, "metrics", method)

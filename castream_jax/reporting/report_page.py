@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import resources
 import json
+import os
 from pathlib import Path
 import shlex
 from typing import Any
@@ -15,14 +16,17 @@ from castream_jax.drawing.causal_curves import causal_charts
 from castream_jax.drawing.line_chart import legend_of
 from castream_jax.drawing.overlay import OPACITY
 from castream_jax.drawing.titles import head_title, method_title
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.extreme_cases import extreme_cases
 from castream_jax.reporting.gallery import Gallery, build_gallery
 from castream_jax.reporting.measured_curves import read_causal_curves, training_curves
 from castream_jax.reporting.metric_table import (
+    LOCALISATION,
     METRICS,
     MetricRow,
     columns_of,
+    localisation_rows,
     markdown_table,
     ordered_heads,
     ordered_methods,
@@ -32,37 +36,35 @@ from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
 
 
-def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
+def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Path:
     """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
 
     Args:
-        workdir: directory with `config.json` and `evaluation/summary.json`. `logs/metrics.jsonl`,
-            `evaluation/curves.parquet` and `evaluation/gallery.npz` each add a section, and `evaluation/rows/` the
-            gallery's numbers.
+        workdir: of an evaluated experiment. The training's log, mean curves and the gallery each add a section, and
+            the rows of the evaluation the gallery's numbers.
         compare: other evaluated workdirs, to stand beside this one in a section of their own.
 
     Returns:
-        Path of `report/index.html`.
+        Path of the page.
 
     Raises:
         FileNotFoundError: an experiment has not been evaluated.
         ValueError: a workdir is to be compared with itself.
     """
-    workdir = Path(workdir)
-    evaluation = workdir / "evaluation"
-    config, *others = (_read_config(path) for path in (workdir, *map(Path, compare)))
-    summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
-    name = config.get("name") or workdir.resolve().name
+    workdir, others = Workdir.at(workdir), [Workdir.at(path) for path in compare]
+    summary, *_ = (w.read_summary() for w in (workdir, *others))
+    config = workdir.read_config()
+    name = config.get("name") or workdir.folder.name
     comparison = None
     if compare:
         from castream_jax.reporting.side_by_side import compare_experiments  # statistics come with all of JAX
 
-        names = [name, *(c.get("name") or Path(path).resolve().name for c, path in zip(others, compare, strict=True))]
-        comparison = compare_experiments([workdir, *map(Path, compare)], names)
+        names = [name, *(other.read_config().get("name") or other.folder.name for other in others)]
+        comparison = compare_experiments([w.folder for w in (workdir, *others)], names)
     heads = ordered_heads(summary)
-    curves = read_causal_curves(evaluation / "curves.parquet")
+    curves = read_causal_curves(workdir.curves)
     table = table_rows(summary)
-    gallery = _gallery(evaluation, summary)
+    gallery = _gallery(workdir, summary)
     shown = {card.anchor for card in gallery.cards} if gallery else set()
     page = (
         _environment()
@@ -72,34 +74,26 @@ def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
             config_json=json.dumps(config, indent=2),
             name=name,
             comparison=comparison,
-            compared=" ".join(shlex.quote(str(path)) for path in compare),
+            compared=" ".join(shlex.quote(str(other)) for other in others),
             summary=summary,
             workdir=shlex.quote(str(workdir)),
             columns=columns_of(summary),
             metrics=METRICS,
             table=together(table),
+            localisation_columns=LOCALISATION,
+            localisation=together(localisation_rows(summary)),
             has_baselines=any(row.is_baseline for row in table),
             differences=difference_rows(summary),
-            training=training_curves(workdir / "logs" / "metrics.jsonl", heads),
+            training=training_curves(workdir.metrics, heads),
             causal=causal_charts(curves, heads, ordered_methods(summary)) if curves else {},
-            extremes=extreme_cases(evaluation / "rows", summary, shown),
+            extremes=extreme_cases(workdir.rows, summary, shown),
             gallery=gallery,
         )
     )
-    report = workdir / "report"
-    report.mkdir(parents=True, exist_ok=True)
-    write_atomically(report / "table.md", markdown_table(summary))
-    write_atomically(report / "index.html", page)
-    return report / "index.html"
-
-
-def _read_config(workdir: Path) -> dict[str, Any]:
-    if not (workdir / "evaluation" / "summary.json").is_file():
-        raise FileNotFoundError(
-            f"No evaluation to report: {workdir / 'evaluation' / 'summary.json'} is missing; "
-            f"run `castream evaluate --workdir {shlex.quote(str(workdir))}` first."
-        )
-    return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    workdir.report.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir.report_table, markdown_table(summary))
+    write_atomically(workdir.report, page)
+    return workdir.report
 
 
 def together(table: Sequence[MetricRow]) -> list[list[MetricRow]]:
@@ -129,12 +123,12 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _gallery(evaluation: Path, summary: Mapping[str, Any]) -> Gallery | None:
-    if not (evaluation / "gallery.npz").is_file():
+def _gallery(workdir: Workdir, summary: Mapping[str, Any]) -> Gallery | None:
+    if not workdir.gallery.is_file():
         return None
-    with np.load(evaluation / "gallery.npz", allow_pickle=False) as archive:
+    with np.load(workdir.gallery, allow_pickle=False) as archive:
         # Read each array once: an NpzFile decompresses anew at every access.
-        return build_gallery({key: archive[key] for key in archive.files}, evaluation / "rows", summary)
+        return build_gallery({key: archive[key] for key in archive.files}, workdir.rows, summary)
 
 
 def _settings(fields: Mapping[str, Any]) -> str:

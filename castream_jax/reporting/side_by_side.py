@@ -5,16 +5,16 @@ Numbers of different protocols, data or images must not be subtracted: they stan
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from castream_jax.drawing.titles import head_title
 from castream_jax.evaluation.statistics import bootstrap_means, interval
+from castream_jax.experiment.results import read_parts
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.reporting.extreme_cases import rows_by
 from castream_jax.reporting.metric_table import (
     BASELINE_METHODS,
@@ -38,10 +38,10 @@ Intervals = dict[tuple[str, str], dict[str, list[float]]]
 
 
 class EvaluatedExperiment(NamedTuple):
-    """An evaluated workdir: its name in the tables, what it measured, and what that belongs to (`run.json`)."""
+    """An evaluated workdir: its name in the tables, what it measured, and what that belongs to."""
 
     label: str
-    workdir: Path
+    workdir: Workdir
     summary: Mapping[str, Any]
     identity: Mapping[str, Any]
 
@@ -93,10 +93,8 @@ def compare_experiments(workdirs: Sequence[Path], names: Sequence[str]) -> SideB
     if len(set(workdirs)) < len(workdirs):
         raise ValueError("A workdir is to be compared with itself: give each workdir once.")
     experiments = [
-        EvaluatedExperiment(
-            label, workdir, _read(workdir, "summary.json"), _read(workdir, "run.json").get("identity", {})
-        )
-        for label, workdir in zip(_labels(workdirs, names), workdirs, strict=True)
+        EvaluatedExperiment(label, workdir, workdir.read_summary(), workdir.read_run().get("identity", {}))
+        for label, workdir in zip(_labels(workdirs, names), map(Workdir.at, workdirs), strict=True)
     ]
     first, *others = experiments
     conflicts = {other.label: find_conflicts(first, other) for other in others}
@@ -171,16 +169,15 @@ def paired_intervals(
     """95 % bootstrap intervals of the mean differences other - first over the same images, where they can be taken."""
     found: Intervals = {}
     if not conflicts_in_data(conflicts):
-        found |= _paired(first, other, "predictions", _CORRECT)
+        found |= _paired([e.workdir.predictions for e in (first, other)], _CORRECT)
     if not conflicts:
-        found |= _paired(first, other, "rows", {metric.key: metric.key for metric in METRICS})
+        found |= _paired([e.workdir.rows for e in (first, other)], {metric.key: metric.key for metric in METRICS})
     return found
 
 
-def _paired(first: EvaluatedExperiment, other: EvaluatedExperiment, kind: str, fields: Mapping[str, str]) -> Intervals:
-    tables = [
-        _read_parts(e.workdir, kind, ("index", "label", "head", "method", *fields.values())) for e in (first, other)
-    ]
+def _paired(folders: Sequence[Path], fields: Mapping[str, str]) -> Intervals:
+    columns = ("index", "label", "head", "method", *fields.values())
+    tables = [read_parts(folder, columns) for folder in folders]
     if tables[0] is None or tables[1] is None:
         return {}
     fields = {key: name for key, name in fields.items() if all(name in t.column_names for t in tables if t is not None)}
@@ -210,19 +207,11 @@ def _by_key(table: pa.Table, fields: Sequence[str]) -> dict[tuple[str, str], tup
 
 def _explained(experiment: EvaluatedExperiment) -> set[tuple[int, int]]:
     """Index and label of what was explained; empty without per-image results."""
-    table = _read_parts(experiment.workdir, "rows", ("index", "label"))
+    table = read_parts(experiment.workdir.rows, ("index", "label"))
     if table is None:
         return set()
     distinct = table.group_by(["index", "label"]).aggregate([])  # rows repeat an image for every head and method
     return set(zip(distinct["index"].to_pylist(), distinct["label"].to_pylist(), strict=True))
-
-
-def _read_parts(workdir: Path, kind: str, columns: Sequence[str]) -> pa.Table | None:
-    tables = []
-    for path in sorted((workdir / "evaluation" / kind).glob("part-*.parquet")):
-        file = pq.ParquetFile(path)
-        tables.append(file.read([name for name in columns if name in file.schema_arrow.names]))
-    return pa.concat_tables(tables) if tables else None
 
 
 def _entry(experiment: EvaluatedExperiment, method: str, head: str) -> Mapping[str, Any] | None:
@@ -237,8 +226,3 @@ def _labels(workdirs: Sequence[Path], names: Sequence[str]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [str(workdir) for workdir in workdirs]
-
-
-def _read(workdir: Path, name: str) -> dict[str, Any]:
-    path = workdir / "evaluation" / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -5,7 +5,6 @@ same command again does what is missing.
 """
 
 from collections.abc import Sequence
-import json
 import os
 from pathlib import Path
 
@@ -95,7 +94,7 @@ def plan(targets: Sequence[str], workdir: str | os.PathLike[str], options: Optio
             steps.append(PlannedStep(run.label, work, _state(training, run)))
         if _is_evaluated(run, targets):
             work = evaluation_work(run.main.config, data_size(run.main.config), cost)
-            steps.append(PlannedStep(run.label, work, "done" if run.summary.exists() else "to do"))
+            steps.append(PlannedStep(run.label, work, "done" if run.main.workdir.summary.exists() else "to do"))
     return steps
 
 
@@ -110,10 +109,11 @@ def _is_evaluated(run: Run, targets: Sequence[str]) -> bool:
 
 def _state(training: Training, run: Run) -> str:
     """How far a training is; only `train` knows its last step, so what follows it tells that it is done."""
-    followed = run.main.workdir if training is run.backbone else run.summary
+    workdir = run.main.workdir
+    followed = workdir.folder if training is run.backbone else workdir.summary
     if followed.exists():
         return "done"
-    return "begun" if (training.workdir / "checkpoints").exists() else "to do"
+    return "begun" if training.workdir.checkpoints.exists() else "to do"
 
 
 def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], OurResult]:
@@ -121,20 +121,20 @@ def _results(runs: Sequence[Run], options: Options) -> dict[tuple[str, str], Our
     return {
         (EXPERIMENTS[name].dataset, EXPERIMENTS[name].network): OurResult(
             " ".join([run.label, *options.overrides]),
-            json.loads(run.summary.read_text()),
+            run.main.workdir.read_summary(),
             _count_backbone(run.main.config),
             comparable=not options.form,
         )
         for run in runs
-        if run.summary.exists()
+        if run.main.workdir.summary.exists()
         for name in run.serves
     }
 
 
 def _write_plot(target: str, run: Run, folder: Path, *, comparable: bool) -> list[Path]:
-    summary = json.loads(run.summary.read_text())
+    summary = run.main.workdir.read_summary()
     if target == "fig-curves":
-        figure = draw_curves(run.summary.with_name("curves.parquet"), summary, (REFERENCE_HEAD, STREAM))
+        figure = draw_curves(run.main.workdir.curves, summary, (REFERENCE_HEAD, STREAM))
         title = (
             "Mean probability of the class while pixels are restored to a blurred image (insertion) or removed "
             "(deletion), most salient first. Bands: 95 % intervals of the mean, by bootstrap over images."

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from castream_jax.experiment.config import Config, open_config, override
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.reproduce.paper_experiments import EXPERIMENTS, TARGETS
 
 # Folders looked for in DATA, by source; where there is none, DATA itself is the dataset.
@@ -32,7 +33,7 @@ class Training(NamedTuple):
     """A config and the folder it is trained in."""
 
     config: Config
-    workdir: Path
+    workdir: Workdir
 
 
 class Run(NamedTuple):
@@ -51,11 +52,6 @@ class Run(NamedTuple):
     backbone: Training | None
     main: Training
     serves: tuple[str, ...]
-
-    @property
-    def summary(self) -> Path:
-        """Where the evaluation leaves its results."""
-        return self.main.workdir / "evaluation" / "summary.json"
 
     def is_for(self, target: str) -> bool:
         """Whether a table or figure needs it."""
@@ -79,7 +75,7 @@ def open_runs(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
     serves: dict[str, list[str]] = {}
     for name in needed:
         larger = EXPERIMENTS[name].within
-        begun = (_workdir(folder, experiment, options.form).exists() for experiment in (larger, name))
+        begun = (_workdir(folder, experiment, options.form).folder.exists() for experiment in (larger, name))
         is_within = larger in needed or (larger and tuple(begun) == (True, False))
         serves.setdefault(larger if is_within else name, []).append(name)
     return [_open_run(name, folder, options, tuple(served)) for name, served in serves.items()]
@@ -103,12 +99,12 @@ def _open_run(name: str, folder: Path, options: Options, serves: tuple[str, ...]
     if options.form in EXPERIMENTS[name].backbones:
         form = EXPERIMENTS[name].backbones[options.form]
         backbone = Training(open_experiment(name, options._replace(form=form)), _workdir(folder, name, form))
-        main.config.backbone.weights = str(backbone.workdir / "export" / "backbone.safetensors")
+        main.config.backbone.weights = str(backbone.workdir.backbone)
     return Run(name, f"{name}:{options.form}" if options.form else name, backbone, main, serves)
 
 
-def _workdir(folder: Path, name: str, form: str) -> Path:
-    return folder / "-".join([*name.split("/"), *([form] if form else [])])
+def _workdir(folder: Path, name: str, form: str) -> Workdir:
+    return Workdir(folder / "-".join([*name.split("/"), *([form] if form else [])]))
 
 
 def _default_configs() -> Path:

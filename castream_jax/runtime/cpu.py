@@ -1,4 +1,8 @@
-"""What makes XLA's programs faster on a CPU and must be set before JAX initialises; see `benchmarks/forward.py`."""
+"""What makes JAX's programs faster on a CPU and belongs to the process: XLA's flags, and memory that is kept.
+
+Importing the package changes neither, since a process is its user's. The command line, the benchmarks and the tests
+call `prepare_cpu`; so may any program.
+"""
 
 import ctypes
 import os
@@ -14,11 +18,21 @@ _KNOWN = ((0, 10), (0, 12))  # jaxlib of these versions: of a flag that it does 
 _ARENA_MAX, _MMAP_MAX, _TOP_PAD, _TRIM_THRESHOLD = -8, -4, -2, -1  # glibc, malloc.h
 
 
-def set_xla_flags() -> None:
-    """Adds `XLA_FLAGS` to the variable of that name, which XLA reads once, when the first device starts.
+def prepare_cpu() -> None:
+    """Prepares this process for JAX on a CPU: to be called once, before JAX initialises a backend.
 
-    What the variable says already stays as it is, so that it is also the way to choose otherwise.
+    Adds `XLA_FLAGS` to the environment variable of that name, which XLA reads when the first backend starts. A flag
+    that the variable already sets stays as it is: this is the way to choose otherwise.
+
+    Keeps memory that is freed, where there is glibc, for the next use, instead of returning it to the system. XLA
+    allocates what a program needs each time it runs. By default, glibc takes so large a block from the system each
+    time, which clears it page by page: a tenth of a training step of ResNet-50.
     """
+    _add_xla_flags()
+    _keep_freed_memory()
+
+
+def _add_xla_flags() -> None:
     if not _KNOWN[0] <= jaxlib.version.__version_info__[:2] < _KNOWN[1]:
         return
     given = os.environ.get("XLA_FLAGS", "")
@@ -26,13 +40,7 @@ def set_xla_flags() -> None:
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *missing])
 
 
-def keep_freed_memory() -> None:
-    """Lets this process use the memory that it frees again, instead of giving it back to the system.
-
-    XLA allocates what a program needs each time it runs. glibc takes so large a block from the system each time, which
-    clears it page by page: a tenth of a training step of ResNet-50. For programs of our own, not for a library to do to
-    its user's process; without effect where there is no glibc.
-    """
+def _keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import json
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -10,13 +9,14 @@ import jax
 from tensorboardX import SummaryWriter
 
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import write_atomically
 
 
 class MetricLogs:
     """Writes to `logs/` of a workdir, from the first of several processes, continuing where a training stands."""
 
-    def __init__(self, workdir: Path, *, resumed_at: int, config: Config):
+    def __init__(self, workdir: Workdir, *, resumed_at: int, config: Config):
         """Drops lines after step `resumed_at`: an interrupted run logged them, and training is about to do so again.
 
         Raises:
@@ -25,15 +25,13 @@ class MetricLogs:
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        folder = workdir / "logs"
-        folder.mkdir(exist_ok=True)
+        workdir.logs.mkdir(exist_ok=True)
         self._wandb = _open_wandb(config, workdir) if config.train.wandb else None
-        path = folder / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= resumed_at]
-            write_atomically(path, "".join(f"{line}\n" for line in kept))
-        self._lines = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(folder), purge_step=resumed_at + 1, write_to_disk=True)
+        if workdir.metrics.exists():
+            kept = [line for line in workdir.metrics.read_text().splitlines() if _step(line) <= resumed_at]
+            write_atomically(workdir.metrics, "".join(f"{line}\n" for line in kept))
+        self._lines = workdir.metrics.open("a", buffering=1)
+        self._board = SummaryWriter(str(workdir.logs), purge_step=resumed_at + 1, write_to_disk=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One report: scalars at `step`."""
@@ -58,23 +56,22 @@ class MetricLogs:
                 self._wandb.finish(exit_code=0 if error is None else 1)
 
 
-def _open_wandb(config: Config, workdir: Path) -> Any:
-    """The run of this workdir: its id is kept in `logs/wandb_id`, so that a resumed training continues it."""
+def _open_wandb(config: Config, workdir: Workdir) -> Any:
+    """The run of this workdir: its id is kept beside the logs, so that a resumed training continues it."""
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             f"config.train.wandb={config.train.wandb!r} needs the package wandb: pip install wandb, or leave it empty."
         ) from error
-    file = workdir / "logs" / "wandb_id"
-    if not file.exists():
-        write_atomically(file, wandb.util.generate_id())
+    if not workdir.wandb_id.exists():
+        write_atomically(workdir.wandb_id, wandb.util.generate_id())
     return wandb.init(
         project=config.train.wandb,
         name=config.name,
-        id=file.read_text(),
+        id=workdir.wandb_id.read_text(),
         resume="allow",
-        dir=workdir / "logs",
+        dir=workdir.logs,
         config=json.loads(config.to_json()),
     )
 

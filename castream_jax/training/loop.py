@@ -1,27 +1,40 @@
 """`train`: from a config to checkpoints in a workdir. Running it again continues where it stopped."""
 
-import math
+from collections.abc import Callable
 import os
 from pathlib import Path
-import time
 
 from flax import nnx
 import jax
 from jax.sharding import Mesh
+import numpy as np
+import optax
 
 from castream_jax.backbones import save_torch_weights
-from castream_jax.data import describe_unreadable, open_source, reading_options, record_transforms, train_loader
-from castream_jax.experiment.build import open_model
+from castream_jax.data import (
+    Batches,
+    Source,
+    describe_unreadable,
+    open_source,
+    reading_options,
+    record_transforms,
+    train_loader,
+)
+from castream_jax.data.loader import Batch
+from castream_jax.experiment.build import check_classes, open_model
 from castream_jax.experiment.checkpoint import Checkpoints
+from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
-from castream_jax.experiment.restore import trunk_of
-from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.experiment.model_parts import ModelParts, model_parts
+from castream_jax.experiment.restore import frozen_fingerprint
+from castream_jax.model import Model
 from castream_jax.runtime.mesh import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.logs import MetricLogs
+from castream_jax.training.meter import Length, Meter
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.profile import StepProfile
-from castream_jax.training.step import State, initial_state, make_train_step, split_model, trained_heads
+from castream_jax.training.step import State, initial_state, make_train_step
 from castream_jax.training.termination import Termination
 from castream_jax.training.validate import make_validation
 
@@ -32,7 +45,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
         workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
-        mesh: devices to split each batch over; by default all of them.
+        mesh: devices that share each batch; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
     Returns:
@@ -48,125 +61,61 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     mesh = data_mesh() if mesh is None else mesh
     check_recipe(config, mesh)
     source = open_source(config.data, "train")
-    check_classes(source.class_names, config.backbone.num_classes)
-    batch_size = config.train.batch_size
-    steps_per_epoch = len(source) / batch_size
-    steps = int(config.train.epochs * len(source)) // batch_size
-    batches = train_loader(
-        source,
-        batch_size=batch_size,
-        num_epochs=config.train.epochs,
-        seed=config.seed,
-        transforms=record_transforms(config.data, train=True),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **reading_options(config.data),
-    )
-    inputs = ("pixels", "label") if config.train.loss == "cross_entropy" else ("pixels", "target")
+    check_classes(config, source)
+    length = Length(len(source), config.train.batch_size, config.train.epochs)
+    batches = _open_batches(config, source)
 
     # --- model and optimiser ---
     model = open_model(config)
-    split = split_model(model, config.train.target, config.train.batch_norm)
-    heads = trained_heads(split)
-    optimizer, schedules = make_optimizer(config, steps_per_epoch=steps_per_epoch, steps=steps)
-    state = replicate(initial_state(split, optimizer), mesh)
-    frozen = replicate(split.frozen, mesh)
-    whole, parts = replicated(mesh), split_over_images(mesh)
-    step_fn = jax.jit(
-        make_train_step(
-            split,
-            optimizer,
-            loss=config.train.loss,
-            label_smoothing=config.train.label_smoothing,
-            accumulate=config.train.accumulate,
-            mesh=mesh,
-        ),
-        in_shardings=(whole, whole, parts),
-        out_shardings=whole,
-        donate_argnums=0,
-    )
-    validate = make_validation(config, split, mesh) if config.train.validate_every else None
-    images_between = config.train.validate_every * len(source)
-    measure = "validation_accuracy" if config.train.loss == "cross_entropy" else "validation_mean_average_precision"
-
-    def rates_at(step: int) -> dict[str, float]:
-        """The learning rate, once if it is the same for all heads."""
-        with jax.transfer_guard("allow"):  # a handful of scalars per report
-            rates = {name: float(jax.numpy.asarray(schedules[name](step))) for name in heads}
-        if len(set(rates.values())) == 1:
-            return {"learning_rate": rates[heads[0]]}
-        return {f"{name}/learning_rate": rate for name, rate in rates.items()}
+    parts = model_parts(model, config.train.target, config.train.batch_norm)
+    optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
+    state, frozen = replicate((initial_state(parts, optimizer), parts.frozen), mesh)
+    step_fn = _compiled_step(config, parts, optimizer, mesh)
+    validate = make_validation(config, parts, mesh) if config.train.validate_every else None
 
     # --- resume ---
     workdir = claim_workdir(config, workdir)
     iterator = iter(batches)
-    progress = Progress(f"train {', '.join(heads)}", total=steps, unit="steps")
-    trunk = trunk_of(config, model)
+    progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
+    fingerprint, done = frozen_fingerprint(config, model), 0
     with (
         Termination() as termination,
-        Checkpoints(workdir, trunk=trunk, config=config.to_json(), say=progress.say) as checkpoints,
+        Checkpoints(workdir, fingerprint=fingerprint, config=config.to_json(), say=progress.say) as checkpoints,
     ):
-        done = 0
         if checkpoints.latest_step is not None:
             done, state = checkpoints.restore(state, iterator)
-            progress.say(f"resumed at step {done} of {steps} from {workdir / 'checkpoints'}")
+            progress.say(f"resumed at step {done} of {length.steps} from {workdir.checkpoints}")
 
         # --- loop: step, log, validate, save ---
         with (
             MetricLogs(workdir, resumed_at=done, config=config) as logs,
-            StepProfile(workdir / "logs", first=done + 10, last=done + 20, active=profile) as trace,
+            StepProfile(workdir.logs, first=done + 10, last=done + 20, active=profile) as trace,
             jax.transfer_guard("disallow"),
         ):
-            since = time.perf_counter()
-            for step in range(done + 1, steps + 1):
-                batch = next(iterator)
-                images = shard_batch({key: batch[key] for key in inputs}, mesh)
+            meter = Meter(config, length, schedules, validate, mesh, logs, progress, checkpoints)
+            for step in range(done + 1, length.steps + 1):
+                images = shard_batch(_inputs(config, next(iterator)), mesh)
                 with trace.step(step):
                     state = step_fn(state, frozen, images)
                 trace.stop_after(step, state)
-                last, stopped = step == steps, termination.reached(step)
-                if step % config.train.log_every == 0 or last:
-                    values, state = _read_totals(state, mesh)
-                    _check_finite(values, step, checkpoints)
-                    now = time.perf_counter()
-                    images_per_second = values.pop("images") / (now - since)
-                    since = now
-                    logs.write(
-                        step,
-                        {
-                            "epoch": step / steps_per_epoch,
-                            **rates_at(step - 1),
-                            **values,
-                            "images_per_second": images_per_second,
-                        },
-                    )
-                    progress.report(step, f"{_say(values)} · {images_per_second:,.0f} images/s")
-                score = None
-                if validate is not None and (last or _crosses(images_between, step, batch_size)):
-                    begin = time.perf_counter()
-                    scores = {f"{name}/{measure}": value for name, value in validate(state, frozen).items()}
-                    score = sum(scores[f"{name}/{measure}"] for name in heads) / len(heads)
-                    logs.write(step, scores)
-                    progress.say(f"step {step:,} · {_say(scores)}")
-                    since += time.perf_counter() - begin
+                last, stopped = step == length.steps, termination.reached(step)
+                state = meter.report(step, state)
+                score = meter.validate(step, state, frozen)
                 if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
                     checkpoints.save(step, state, iterator, score)
                 if stopped and not last:
                     checkpoints.wait()
-                    progress.say(f"SIGTERM: saved at step {step} of {steps}; the same command continues from there")
+                    progress.say(f"SIGTERM: saved at step {step} of {length.steps}; the same command continues there")
                     raise SystemExit(0)
 
+    # --- output ---
     if iterator.unreadable:
         progress.say(describe_unreadable(iterator.unreadable))
     iterator.close()
     if config.train.target == "backbone":
-        path = workdir / "export" / "backbone.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        nnx.update(model, state["params"])
-        nnx.update(model, state["stats"])
-        save_torch_weights(model.backbone, path)
-        progress.say(f"weights: {path}")
-    return workdir
+        _export_backbone(model, state, workdir.backbone)
+        progress.say(f"weights: {workdir.backbone}")
+    return workdir.folder
 
 
 def check_recipe(config: Config, mesh: Mesh) -> None:
@@ -189,44 +138,45 @@ def check_recipe(config: Config, mesh: Mesh) -> None:
                 )
 
 
-def check_classes(class_names: tuple[str, ...], num_classes: int) -> None:
-    """Raises a ValueError if the data has another number of classes than the backbone."""
-    if len(class_names) != num_classes:
-        raise ValueError(
-            f"The data has {len(class_names)} classes and the backbone {num_classes}: "
-            "set config.backbone.num_classes, or give the data the backbone was trained on."
-        )
-
-
-def _read_totals(state: State, mesh: Mesh) -> tuple[dict[str, float], State]:
-    """Means since the last report, fetched from the device; and the state with its totals back at zero."""
-    totals = jax.device_get(state["totals"])
-    images = int(totals["images"])
-    values: dict[str, float] = {"images": images}
-    for name, sums in totals["heads"].items():
-        values[f"{name}/loss"] = float(sums["loss"]) / images
-        values[f"{name}/accuracy"] = int(sums["correct"]) / images
-    zeros = replicate(jax.tree.map(lambda value: value * 0, totals), mesh)
-    return values, {**state, "totals": zeros}
-
-
-def _check_finite(values: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            last = checkpoints.latest_step
-            kept = f"checkpoint {last} is intact" if last is not None else "no checkpoint was written yet"
-            raise FloatingPointError(
-                f"{name} is {value} at step {step}, so training stops ({kept}): lower config.optimizer.learning_rate."
-            )
-
-
-def _crosses(interval: int, step: int, batch_size: int) -> bool:
-    """Whether `step` completes another `interval` images."""
-    return step * batch_size // interval > (step - 1) * batch_size // interval
-
-
-def _say(values: dict[str, float]) -> str:
-    return " · ".join(
-        f"{name.replace('_', ' ')} {value:.3f}" if name.endswith("loss") else f"{name.replace('_', ' ')} {value:.1%}"
-        for name, value in values.items()
+def _open_batches(config: Config, source: Source) -> Batches:
+    """This process's share of every batch of the training."""
+    return train_loader(
+        source,
+        batch_size=config.train.batch_size,
+        num_epochs=config.train.epochs,
+        seed=config.seed,
+        transforms=record_transforms(config.data, train=True),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **reading_options(config.data),
     )
+
+
+def _inputs(config: Config, batch: Batch) -> dict[str, np.ndarray]:
+    """What the training step reads of a batch."""
+    labels = "label" if config.train.loss == "cross_entropy" else "target"
+    return {key: batch[key] for key in ("pixels", labels)}
+
+
+def _compiled_step(
+    config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[..., State]:
+    """The training step of a batch that the devices of the mesh share; it gives the state's memory to the next one."""
+    step = make_train_step(
+        parts,
+        optimizer,
+        loss=config.train.loss,
+        label_smoothing=config.train.label_smoothing,
+        accumulate=config.train.accumulate,
+        mesh=mesh,
+    )
+    whole = replicated(mesh)
+    shardings = (whole, whole, split_over_images(mesh))
+    return jax.jit(step, in_shardings=shardings, out_shardings=whole, donate_argnums=0)
+
+
+def _export_backbone(model: Model, state: State, path: Path) -> None:
+    nnx.update(model, state["params"])
+    nnx.update(model, state["stats"])
+    path.parent.mkdir(exist_ok=True)
+    save_torch_weights(model.backbone, path)

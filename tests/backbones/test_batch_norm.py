@@ -12,6 +12,7 @@ from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint, save_torch_weights, torch_state_dict
+from castream_jax.layers import BatchNorm
 
 
 @pytest.fixture(
@@ -55,7 +56,7 @@ def test_folded_and_apart_agree(weights):
 )
 def test_a_folded_trunk_has_no_pass_over_what_convolutions_give(fold, platform, passes):
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
-    backbone.set_attributes(castream.backbones.layers.BatchNorm, folded=fold)
+    backbone.set_attributes(BatchNorm, folded=fold)
     lowered = jax.jit(backbone.stages).trace(jnp.zeros((7, 32, 32, 3))).lower(lowering_platforms=(platform,))
     products = [line for line in lowered.as_text().splitlines() if "multiply" in line and "<7x32x32x16xf32>" in line]
     assert len(products) == passes

@@ -51,7 +51,8 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
     ),
     ("forward.py --quick", {"batch": 2, "dtype": "float32"}),
     (
-        "forward.py --quick --backbones cifar_resnet8,cifar_resnet20 --batch 3 --size 24 --dtype bfloat16 --rounds 2",
+        "forward.py --quick --unprepared --backbones cifar_resnet8,cifar_resnet20 --batch 3 --size 24 --dtype bfloat16 "
+        "--rounds 2",
         {"backbones": {"cifar_resnet8": {}, "cifar_resnet20": {}}, "batch": 3, "size": 24, "dtype": "bfloat16"},
     ),
     (

@@ -1,7 +1,6 @@
 """Whole-dataset evaluation: nothing lost, nothing counted twice, the same on any devices and after interruptions."""
 
 from collections.abc import Callable
-import importlib
 import json
 import os
 from pathlib import Path
@@ -25,7 +24,7 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.data import Source, open_source
 from castream_jax.data.batches import BatchIterator
-from castream_jax.evaluation import evaluate
+from castream_jax.evaluation import evaluate, explain_parts
 from castream_jax.evaluation.parts import evenly_spaced, list_parts, regroup
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
@@ -33,9 +32,6 @@ from castream_jax.runtime.mesh import data_mesh
 from castream_jax.training import train
 
 ROOT = Path(__file__).parents[2]
-
-# The package exports the function under the module's name.
-evaluate_module = importlib.import_module("castream_jax.evaluation.evaluate")
 
 
 TIMING = ("date", "timed_images", "seconds", "images_per_second")
@@ -183,14 +179,14 @@ def test_the_function_returns_the_summary_it_writes(trained):
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
     """Ctrl-C where the evaluation would write the next part."""
     written = []
-    original = evaluate_module.write_part
+    original = explain_parts.write_part
 
     def write_part(*arguments, **options):
         if len(written) == parts:
             raise KeyboardInterrupt
         written.append(original(*arguments, **options))
 
-    monkeypatch.setattr(evaluate_module, "write_part", write_part)
+    monkeypatch.setattr(explain_parts, "write_part", write_part)
 
 
 @pytest.mark.parametrize("parts", [1, 5])  # among the parts that are explained, and among those that are predicted
@@ -216,8 +212,8 @@ def test_an_interrupted_evaluation_continues(trained, evaluated, monkeypatch, ca
 
     # Everything is there: nothing runs on the devices, and the summary is made anew.
     (workdir / "evaluation" / "summary.json").write_text(json.dumps({**summary, "metrics": []}))
-    monkeypatch.delattr(evaluate_module, "explain_batch")
-    monkeypatch.delattr(evaluate_module, "predict_batch")
+    monkeypatch.delattr(explain_parts, "explain_batch")
+    monkeypatch.delattr(explain_parts, "predict_batch")
     again = evaluate(config, workdir)
     assert {**again, "date": summary["date"]} == summary
 
@@ -364,7 +360,7 @@ def test_batches_are_read_as_they_are_needed(trained, monkeypatch):
     """Never more than two batches ahead of the results: the data set need not fit into memory."""
     config, workdir = trained
     read, taken, ahead = [], [], []
-    original_next, original_one_behind = BatchIterator.__next__, evaluate_module._one_behind
+    original_next, original_one_behind = BatchIterator.__next__, explain_parts.one_behind
 
     def counting_next(iterator: BatchIterator):
         batch = original_next(iterator)
@@ -378,7 +374,7 @@ def test_batches_are_read_as_they_are_needed(trained, monkeypatch):
             yield result
 
     monkeypatch.setattr(BatchIterator, "__next__", counting_next)
-    monkeypatch.setattr(evaluate_module, "_one_behind", counting_results)
+    monkeypatch.setattr(explain_parts, "one_behind", counting_results)
     evaluate(config, workdir)
     assert len(read) == 2 + 8  # 50 and the other 309 images, 10 for each of 4 devices
     assert max(ahead) == 2

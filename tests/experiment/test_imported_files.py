@@ -15,7 +15,7 @@ from castream_jax.backbones import registry
 from castream_jax.cli import main
 from castream_jax.data.named_sources import SOURCES
 from castream_jax.experiment.config import base_config, open_config, override
-from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.experiment.claim import claim_workdir
 
 METHOD = """from castream_jax.attribution import register_method
 import helper_of_ours
@@ -75,9 +75,9 @@ def test_a_config_imports_a_file_from_wherever_it_is_opened(folder: Path, monkey
 
 
 def test_a_workdir_keeps_what_it_imports_and_can_be_moved(folder: Path, tmp_path: Path):
-    workdir = claim_workdir(open_config(folder / "config.py"), tmp_path / "run")
+    workdir = claim_workdir(open_config(folder / "config.py"), tmp_path / "run").folder
     assert json.loads((workdir / "config.json").read_text())["imports"] == ["imports/our_method.py"]
-    assert claim_workdir(open_config(folder / "config.py"), workdir) == workdir  # the copy is the same module
+    assert claim_workdir(open_config(folder / "config.py"), workdir).folder == workdir  # the copy is the same module
     shutil.move(workdir, tmp_path / "moved")
     shutil.rmtree(folder)
     forget()
@@ -87,7 +87,7 @@ def test_a_workdir_keeps_what_it_imports_and_can_be_moved(folder: Path, tmp_path
 
 
 def test_a_file_that_was_changed_is_not_taken_for_the_workdirs(folder: Path, tmp_path: Path):
-    workdir = claim_workdir(open_config(folder / "config.py"), tmp_path / "run")
+    workdir = claim_workdir(open_config(folder / "config.py"), tmp_path / "run").folder
     forget()
     (folder / "helper_of_ours.py").write_text("NAME = 'others'\n")
     config = open_config(folder / "config.py")

@@ -20,7 +20,7 @@ from castream_jax.cli import main
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.image_paths import list_images
 from castream_jax.data.imagenet import imagenet_classes
-from castream_jax.experiment.workdir import claim_workdir
+from castream_jax.experiment.claim import claim_workdir
 from castream_jax.explanation.named_model import open_named_model
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
@@ -224,9 +224,9 @@ def test_a_workdir_that_trained_a_backbone_and_a_backbone_with_a_file(
 ):
     config = tiny_config(train={"target": "backbone"}, backbone={"weights": ""})
     workdir = claim_workdir(config, tmp_path / "run")
-    (workdir / "export").mkdir()
+    workdir.backbone.parent.mkdir()
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(7))
-    save_torch_weights(backbone, workdir / "export" / "backbone.safetensors")
+    save_torch_weights(backbone, workdir.backbone)
     of_workdir, of_file = (
         explain_json(capsys, photos / "a", "--out", tmp_path / "out", *arguments)["images"][0]["heads"]["gap"]
         for arguments in (

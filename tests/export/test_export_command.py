@@ -75,7 +75,7 @@ def trained_streams(workdir: Path) -> dict[str, np.ndarray]:
 
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     with ocp.StandardCheckpointer() as checkpointer:
-        params = checkpointer.restore(newest / "state")["params"]
+        params = checkpointer.restore(newest / "model")["params"]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
 
 

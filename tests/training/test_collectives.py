@@ -15,8 +15,9 @@ from flax import nnx
 import jax.numpy as jnp
 import castream_jax as castream
 from castream_jax.runtime.mesh import data_mesh, replicated, split_over_images
+from castream_jax.experiment.model_parts import model_parts
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.step import initial_state, make_train_step, split_model
+from castream_jax.training.step import initial_state, make_train_step
 
 mesh = data_mesh()
 backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
@@ -24,11 +25,11 @@ streams = {
     "s0": castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1)),
     "proj_ca": castream.CrossAttentionStream(backbone.stage_dims, start_stage=1, block="proj_ca", rngs=nnx.Rngs(2)),
 }
-split = split_model(castream.Model(backbone, streams), "streams")
+parts = model_parts(castream.Model(backbone, streams), "streams")
 optimizer = sgd(lambda step: 0.1, momentum=0.9, weight_decay=1e-4)
 whole, parts = replicated(mesh), split_over_images(mesh)
 step = jax.jit(
-    make_train_step(split, optimizer, mesh=mesh),
+    make_train_step(parts, optimizer, mesh=mesh),
     in_shardings=(whole, whole, parts),
     out_shardings=whole,
     donate_argnums=0,
@@ -37,13 +38,13 @@ batch = {
     "pixels": jax.ShapeDtypeStruct((512, 16, 16, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((512,), jnp.int32),
 }
-state = jax.eval_shape(lambda: initial_state(split, optimizer))
-hlo = step.lower(state, split.frozen, batch).compile().as_text()
+state = jax.eval_shape(lambda: initial_state(parts, optimizer))
+hlo = step.lower(state, parts.frozen, batch).compile().as_text()
 kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
 print(json.dumps({
     "devices": mesh.size,
     "collectives": re.findall(rf"= (\\S+) ({kinds})(?:-start)?\\(", hlo),
-    "parameters": sum(leaf.size for leaf in jax.tree.leaves(split.params)),
+    "parameters": sum(leaf.size for leaf in jax.tree.leaves(parts.params)),
 }))
 """
 

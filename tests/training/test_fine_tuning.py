@@ -15,11 +15,12 @@ import castream_jax as castream
 from castream_jax.backbones import torch_state_dict
 from castream_jax.backbones.resnet import BasicBlock, ResNet
 from castream_jax.experiment.build import open_backbone
+from castream_jax.experiment.model_parts import model_parts
 from castream_jax.experiment.restore import restore_model
 from castream_jax.runtime.mesh import data_mesh
 from castream_jax.training import train
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.step import initial_state, make_train_step, split_model
+from castream_jax.training.step import initial_state, make_train_step
 from castream_jax.weights.files import read_weights
 
 
@@ -57,12 +58,12 @@ def test_fine_tuning_is_pytorchs(torchvision, batch_norm: str):
         [parameter for parameter in theirs.parameters() if parameter.requires_grad], 0.01, 0.9, weight_decay=1e-2
     )
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
-    split = split_model(model, "backbone", batch_norm)
+    parts = model_parts(model, "backbone", batch_norm)
     ours = sgd(optax.constant_schedule(0.01), momentum=0.9, weight_decay=1e-2)
-    state, step = initial_state(split, ours), jax.jit(make_train_step(split, ours, label_smoothing=0.1))
+    state, step = initial_state(parts, ours), jax.jit(make_train_step(parts, ours, label_smoothing=0.1))
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
     for batch in batches(1):
-        state = step(state, split.frozen, batch)
+        state = step(state, parts.frozen, batch)
         pixels = torch.tensor(batch["pixels"]).permute(0, 3, 1, 2).float() / 255
         optimizer.zero_grad()
         logits = theirs((pixels - mean) / std)
@@ -89,11 +90,11 @@ def test_parts_of_a_batch_add_up_to_its_gradient(small_model):
         "label": rng.integers(0, 10, 16).astype(np.int32),
     }
     optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=1e-4)
-    split = split_model(small_model, "streams")
+    parts = model_parts(small_model, "streams")
 
     def trained(**options):
-        state, step = initial_state(split, optimizer), jax.jit(make_train_step(split, optimizer, **options))
-        state = step(state, split.frozen, batch)
+        state, step = initial_state(parts, optimizer), jax.jit(make_train_step(parts, optimizer, **options))
+        state = step(state, parts.frozen, batch)
         # The momentum is the gradient; the parameters' change is that rounded to the parameters.
         return state["optimizer"], state["totals"]
 
@@ -108,26 +109,26 @@ def test_parts_of_a_batch_add_up_to_its_gradient(small_model):
 def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
-    split = split_model(model, "backbone")
+    parts = model_parts(model, "backbone")
     optimizer = sgd(optax.constant_schedule(0.1), momentum=0.0, weight_decay=0.0)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
     labels = rng.integers(0, 10, 8).astype(np.int32)
-    step = make_train_step(split, optimizer, accumulate=2)
-    state = initial_state(split, optimizer)
+    step = make_train_step(parts, optimizer, accumulate=2)
+    state = initial_state(parts, optimizer)
     after = jax.jit(step)(state, {}, {"pixels": pixels, "label": labels})
 
     def loss(params, stats, pixels, labels):
-        model = nnx.merge(split.graphdef, params, stats)
+        model = nnx.merge(parts.graphdef, params, stats)
         log_probabilities = jax.nn.log_softmax(model(pixels.astype(jnp.float32) / 255)["gap"])
         value = -jnp.take_along_axis(log_probabilities, labels[:, None], 1).mean()
         return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    gradients, stats = [], split.stats
+    gradients, stats = [], parts.stats
     for part in (0, 1):
-        gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(split.params, stats, pixels[part::2], labels[part::2])
+        gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(parts.params, stats, pixels[part::2], labels[part::2])
         gradients.append(gradient)
-    expected = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b) / 2, split.params, *gradients)
+    expected = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b) / 2, parts.params, *gradients)
     chex.assert_trees_all_close(after["params"], expected, rtol=0, atol=1e-5)
     chex.assert_trees_all_close(after["stats"], stats, rtol=1e-5, atol=1e-6)
 

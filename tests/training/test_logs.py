@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.training import train
 from castream_jax.training.logs import MetricLogs
 
@@ -25,9 +26,9 @@ def test_weights_and_biases_get_what_the_lines_get_and_one_run_for_all_resumptio
     fake = SimpleNamespace(init=init, util=SimpleNamespace(generate_id=lambda: f"id{len(opened)}"))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = tiny_config(train={"wandb": "project"})
-    with MetricLogs(tmp_path, resumed_at=0, config=config) as logs:
+    with MetricLogs(Workdir.at(tmp_path), resumed_at=0, config=config) as logs:
         logs.write(3, {"ca/loss": 2.0})
-    logs = MetricLogs(tmp_path, resumed_at=3, config=config)
+    logs = MetricLogs(Workdir.at(tmp_path), resumed_at=3, config=config)
     with contextlib.suppress(RuntimeError), logs:
         logs.write(6, {"ca/loss": 1.5})
         raise RuntimeError
@@ -42,7 +43,7 @@ def test_weights_and_biases_get_what_the_lines_get_and_one_run_for_all_resumptio
 def test_without_the_package_the_option_is_refused(tiny_config, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="needs the package wandb: pip install wandb, or leave it empty"):
-        MetricLogs(tmp_path, resumed_at=0, config=tiny_config(train={"wandb": "project"}))
+        MetricLogs(Workdir.at(tmp_path), resumed_at=0, config=tiny_config(train={"wandb": "project"}))
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_stopped_in_every_way_and_resumed_ends_in_the_same_bits(tmp_path: Path, 
     assert "SIGTERM: saved at step" in said
     assert stop_after(110, signal.SIGKILL)[0] == -signal.SIGKILL
     damaged = newest()
-    (largest,) = sorted(checkpoints.glob(f"{damaged}/state/**/d/*"), key=lambda path: path.stat().st_size)[-1:]
+    (largest,) = sorted(checkpoints.glob(f"{damaged}/training/**/d/*"), key=lambda path: path.stat().st_size)[-1:]
     os.truncate(largest, largest.stat().st_size // 2)
     last = start(tmp_path / "stopped")
     assert f"checkpoint {damaged} cannot be read" in last.communicate()[1].decode()
@@ -166,7 +166,7 @@ def test_workdir_of_another_config_is_refused_and_kept(tiny_config, trained_work
 
 def test_streams_of_another_trunk_are_refused(tiny_config, trained_once: Path, tmp_path: Path):
     save_torch_weights(castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(8)), tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="were trained on another trunk"):
+    with pytest.raises(ValueError, match="were trained on another backbone"):
         restore_model(tiny_config(backbone={"weights": str(tmp_path / "other.safetensors")}), trained_once)
 
 

@@ -11,9 +11,10 @@ import optax
 import pytest
 
 import castream_jax as castream
+from castream_jax.experiment.model_parts import model_parts
 from castream_jax.runtime.mesh import data_mesh, replicated, split_over_images
 from castream_jax.training.optimizer import per_stream, sgd, step_decay
-from castream_jax.training.step import initial_state, make_train_step, split_model, to_unit_range
+from castream_jax.training.step import initial_state, make_train_step, to_unit_range
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def batch():
 
 def build(model: castream.Model, target="streams", rate: float = 0.1, **options):
     optimizer = sgd(optax.constant_schedule(rate), momentum=0.9, weight_decay=1e-4)
-    split = split_model(model, target)
-    return split, initial_state(split, optimizer), make_train_step(split, optimizer, **options)
+    parts = model_parts(model, target)
+    return parts, initial_state(parts, optimizer), make_train_step(parts, optimizer, **options)
 
 
 def count_convolutions(compiled: jax.stages.Compiled) -> int:
@@ -36,7 +37,7 @@ def count_convolutions(compiled: jax.stages.Compiled) -> int:
 
 
 def test_step_has_no_backward_pass_of_the_trunk(small_model, batch):
-    split, state, step = build(small_model)
+    parts, state, step = build(small_model)
     graphdef, trunk = nnx.split(small_model.backbone)
 
     def forward(trunk, pixels):
@@ -44,7 +45,7 @@ def test_step_has_no_backward_pass_of_the_trunk(small_model, batch):
         return backbone.classify(backbone.stages(to_unit_range(pixels))[-1].mean((1, 2)))
 
     forward_compiled = jax.jit(forward).lower(trunk, batch["pixels"]).compile()
-    step_compiled = jax.jit(step).lower(state, split.frozen, batch).compile()
+    step_compiled = jax.jit(step).lower(state, parts.frozen, batch).compile()
     assert count_convolutions(forward_compiled) == 7  # of ResNet-8: one, and two in each of three blocks
     assert count_convolutions(step_compiled) == 7
     # A backward pass would cost two more forward passes.
@@ -58,17 +59,17 @@ def test_a_backward_pass_of_the_trunk_is_seen_where_there_is_one(batch):
 
 
 def test_training_a_stream_lowers_its_loss_and_leaves_the_trunk_alone(small_model, batch):
-    split, state, step = build(small_model)
-    before = jax.tree.map(np.array, split.frozen)
+    parts, state, step = build(small_model)
+    before = jax.tree.map(np.array, parts.frozen)
     step = jax.jit(step, donate_argnums=0)
     losses = []
     for _ in range(30):
-        state = step(state, split.frozen, batch)
+        state = step(state, parts.frozen, batch)
         losses.append(float(state["totals"]["heads"]["ca"]["loss"]))
     each = np.diff(losses, prepend=0) / 8
     assert each[-1] < 0.5 * each[0]
     assert int(state["totals"]["images"]) == 30 * 8
-    chex.assert_trees_all_equal(split.frozen, before)
+    chex.assert_trees_all_equal(parts.frozen, before)
 
 
 @pytest.mark.slow
@@ -83,13 +84,13 @@ def test_streams_trained_together_have_the_bits_of_those_trained_alone(small_mod
     rates = dict(zip(streams, (0.1, 0.2, 0.3, 0.1, 0.05, 0.1, 0.1), strict=True))
 
     def train(names):
-        split = split_model(castream.Model(small_model.backbone, {name: streams[name] for name in names}), "streams")
+        parts = model_parts(castream.Model(small_model.backbone, {name: streams[name] for name in names}), "streams")
         optimizer = per_stream(
             {name: sgd(optax.constant_schedule(rates[name]), momentum=0.9, weight_decay=1e-4) for name in names}
         )
-        state, step = initial_state(split, optimizer), jax.jit(make_train_step(split, optimizer))
+        state, step = initial_state(parts, optimizer), jax.jit(make_train_step(parts, optimizer))
         for _ in range(4):
-            state = step(state, split.frozen, batch)
+            state = step(state, parts.frozen, batch)
         return {
             name: (state["params"]["heads"][name], state["optimizer"][name], state["totals"]["heads"][name])
             for name in names
@@ -109,12 +110,12 @@ def test_devices_exchange_nothing_but_one_sum_of_gradients(small_model):
         "label": rng.integers(0, 10, 16).astype(np.int32),
     }
     for accumulate in (1, 2):
-        split, state, step = build(small_model, accumulate=accumulate, mesh=mesh)
-        alone = jax.jit(build(small_model, accumulate=accumulate)[2])(state, split.frozen, batch)
+        parts, state, step = build(small_model, accumulate=accumulate, mesh=mesh)
+        alone = jax.jit(build(small_model, accumulate=accumulate)[2])(state, parts.frozen, batch)
         compiled = jax.jit(step, in_shardings=(replicated(mesh), replicated(mesh), split_over_images(mesh)))
-        assert collectives(compiled.lower(state, split.frozen, batch).compile().as_text()) == {"all-reduce": 1}
+        assert collectives(compiled.lower(state, parts.frozen, batch).compile().as_text()) == {"all-reduce": 1}
         # 1e-6 absolute, 1e-6 relative for the sum of losses: each device sums its own images first.
-        chex.assert_trees_all_close(compiled(state, split.frozen, batch), alone, rtol=1e-6, atol=1e-6)
+        chex.assert_trees_all_close(compiled(state, parts.frozen, batch), alone, rtol=1e-6, atol=1e-6)
 
 
 def collectives(hlo: str) -> dict[str, int]:
@@ -126,10 +127,10 @@ def collectives(hlo: str) -> dict[str, int]:
 
 def test_class_specific_stream_is_trained_from_the_labels_query(small_model, batch):
     stream = castream.CrossAttentionStream(small_model.backbone.stage_dims, num_queries=10, rngs=nnx.Rngs(1))
-    split, state, step = build(castream.Model(small_model.backbone, {"ca": stream}), rate=100)
+    parts, state, step = build(castream.Model(small_model.backbone, {"ca": stream}), rate=100)
     batch = {**batch, "label": jnp.full(8, 3, jnp.int32)}
     # Weight decay moves all tokens; beyond it, the gradient moves the label's alone.
-    after = jax.jit(step)(state, split.frozen, batch)["params"]["heads"]["ca"]["cls_token"]
+    after = jax.jit(step)(state, parts.frozen, batch)["params"]["heads"]["ca"]["cls_token"]
     moved = np.abs(np.asarray(after) - (1 - 100 * 1e-4) * np.asarray(stream.cls_token[...])).max(1)
     assert moved[3] > 1e-3
     assert np.delete(moved, 3).max() < 1e-5
@@ -137,8 +138,8 @@ def test_class_specific_stream_is_trained_from_the_labels_query(small_model, bat
 
 def test_training_the_backbone_updates_parameters_and_statistics(batch):
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
-    split, state, step = build(castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}), "backbone")
-    after = jax.jit(step)(state, split.frozen, batch)
+    parts, state, step = build(castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}), "backbone")
+    after = jax.jit(step)(state, parts.frozen, batch)
     for part in ("params", "stats"):
         for path, leaf in jax.tree_util.tree_leaves_with_path(after[part]):
             before = np.asarray(dict(jax.tree_util.tree_leaves_with_path(state[part]))[path])
@@ -148,7 +149,7 @@ def test_training_the_backbone_updates_parameters_and_statistics(batch):
 @pytest.mark.usefixtures("unchecked_calls")
 def test_unknown_target_is_refused(small_model):
     with pytest.raises(ValueError, match="must be 'streams' or 'backbone', got 'all'"):
-        split_model(small_model, "all")  # pyright: ignore[reportArgumentType]
+        model_parts(small_model, "all")  # pyright: ignore[reportArgumentType]
 
 
 def test_sgd_is_pytorchs(torch):

@@ -1,0 +1,63 @@
+"""What an evaluation is made of, checked before anything is written: data, model on the devices, methods, protocol."""
+
+import dataclasses
+import os
+
+from flax import nnx
+import jax
+from jax.sharding import Mesh
+
+from castream_jax.attribution.arguments import check_methods, check_probability
+from castream_jax.data import Source, open_source
+from castream_jax.evaluation.identity import Identity, identify
+from castream_jax.evaluation.sanity import BASELINES
+from castream_jax.experiment.build import check_classes
+from castream_jax.experiment.config import Config
+from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.workdir import Workdir
+from castream_jax.model import Model
+from castream_jax.protocol import Protocol, get_protocol
+
+# Least values of fields of `config.evaluation`.
+_LEAST = {"batch_size": 1, "images_per_part": 1, "max_images": 0, "gallery": 0, "memory_mib": 0, "sanity_images": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluation that is about to run."""
+
+    config: Config
+    workdir: Workdir
+    mesh: Mesh  # devices of this process
+    source: Source  # the test data
+    model: Model  # as trained, on every device of the mesh
+    methods: tuple[str, ...]  # all that are evaluated, baselines among them
+    protocol: Protocol
+    identity: Identity
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch of this process, over all its devices."""
+        return self.config.evaluation.batch_size * self.mesh.size
+
+    def model_on_one_device(self) -> Model:
+        """The model as the first device holds it, for work that is not worth sharing. Nothing is copied."""
+        graphdef, state = nnx.split(self.model)
+        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf.addressable_data(0), state))
+
+
+def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh) -> Evaluation:
+    """Opens data and model, and checks that they and the settings fit. Arguments and errors as of `evaluate`."""
+    settings = config.evaluation
+    for field, least in _LEAST.items():
+        if settings[field] < least:
+            raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
+    protocol = get_protocol(settings.protocol)
+    source = open_source(config.data, "test")
+    check_classes(config, source)
+    model = nnx.merge(*nnx.split(restore_model(config, workdir, mesh=mesh)))  # heads in the order of the devices
+    methods = [*settings.methods, *(BASELINES if settings.baselines else ())]
+    methods = check_methods(model, list(dict.fromkeys(methods)), protocol)
+    check_probability(model, protocol)
+    identity = identify(config, source, model, methods, protocol)
+    return Evaluation(config, Workdir.at(workdir), mesh, source, model, methods, protocol, identity)
