@@ -13,6 +13,7 @@ from castream_jax.commands import (
     evaluate,
     explain,
     export,
+    mistakes,
     models,
     protocol,
     quickstart,
@@ -20,6 +21,7 @@ from castream_jax.commands import (
     reproduce,
     train,
 )
+from castream_jax.plugins import import_file
 from castream_jax.version import __version__
 
 # In the order of `castream --help`.
@@ -30,6 +32,7 @@ _EPILOG = """exit status:
   2    a mistake in arguments, config, data or weights, told in one sentence; CASTREAM_TRACEBACK=1 shows where from
   3    training diverged
   130  interrupted: the same command continues
+  141  nobody reads the output any more
 
 Results go to stdout, progress and errors to stderr. NO_COLOR=1 takes the colours off. Completion of commands and
 options in this shell (bash, zsh, tcsh), with the extra castream_jax[completion]:
@@ -43,22 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0; 2 after a mistake in arguments, config, data or weights, told in one sentence; 3 when training
-        diverged; 4 when another process of the run died; 130 when interrupted. `CASTREAM_TRACEBACK=1` shows where an
-        error came from.
+        diverged; 4 when another process of the run died; 130 when interrupted; 141 when who read stdout has ended.
+        `CASTREAM_TRACEBACK=1` shows where an error came from.
     """
     arguments, overrides = _parser().parse_known_args(argv)
     arguments.overrides = overrides
     try:
         if overrides and not arguments.takes_overrides:
             raise ValueError(f"{arguments.command} takes no {overrides[0]}: see castream {arguments.command} --help.")
-        arguments.run(arguments)
+        with mistakes.warnings_in_one_line():
+            for file in arguments.imports:
+                import_file(file)
+            arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
+        if mistakes.reader_has_gone(error):
+            return 141
         if os.environ.get("CASTREAM_TRACEBACK"):
             raise
-        print(f"castream: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"castream: {mistakes.sentence(error, sets_fields=arguments.takes_overrides)}", file=sys.stderr)
         return 3 if isinstance(error, FloatingPointError) else 2
     return 0
 
@@ -71,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(takes_overrides=False)
+    parser.set_defaults(takes_overrides=False, imports=())
     completion.add_option(parser)
     parser.add_argument("--version", action="version", version=f"castream_jax {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")

@@ -52,11 +52,17 @@ class Model(nnx.Module):
 
     def __init__(self, backbone: Backbone, heads: Mapping[str, Head], images: ImageSpec | None = None):
         """Raises:
-        ValueError: if there is no head, or a class-specific head has not one query per class.
+        ValueError: if there is no backbone or no head, or a class-specific head has not one query per class.
         """
+        if not isinstance(backbone, nnx.Module):
+            raise ValueError(f"A model needs a backbone, got {backbone!r}: load_backbone(name, weights) gives one.")
+        if not isinstance(heads, Mapping):
+            raise ValueError(f'heads are {{name: head}}, such as {{"ca": stream}}, got {type(heads).__name__}.')
         if not heads:
             raise ValueError('A model needs at least one head, for example {"gap": GlobalAveragePooling()}.')
         for name, head in heads.items():
+            if not isinstance(name, str) or not isinstance(head, nnx.Module):
+                raise ValueError(f"heads are {{name: head}}, a text and a module each, got {name!r}: {head!r}.")
             queries = getattr(head, "num_queries", 1)
             if queries not in (1, backbone.num_classes):
                 raise ValueError(

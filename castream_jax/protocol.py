@@ -18,7 +18,9 @@ class Protocol:
     """Choices on which published numbers differ.
 
     Attributes:
-        name: what people call it; not part of the hash.
+        name: what people call it; not part of the hash. A name of `PROTOCOLS` goes with that protocol's choices alone:
+            a variant of one has the name of the protocol that it equals, or says what differs, as in
+            `"rise with seed=3"`.
         target_class: the class that is explained and scored: the ground-truth `"label"`, or the class `"predicted"`
             by each head on the unmasked image.
         causal_class: the class that insertion and deletion follow: the explained one (`"target"`), or the class
@@ -59,7 +61,7 @@ class Protocol:
     True
     """
 
-    name: str
+    name: str = "castream"
     target_class: Literal["label", "predicted"] = "label"
     causal_class: Literal["target", "predicted"] = "target"
     probability: Literal["softmax", "sigmoid"] = "softmax"
@@ -89,8 +91,10 @@ class Protocol:
         """Raises a ValueError for a choice that does not exist: a misspelt one must not pass for another."""
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), get_args(field.type)
-            if field.type in _NUMBERS and (isinstance(value, bool) or not isinstance(value, _NUMBERS[field.type])):
+            if field.type in _TYPES and (isinstance(value, bool) or not isinstance(value, _TYPES[field.type])):
                 raise ValueError(f"A protocol's {field.name} must be {_described(field.type)}, got {value!r}.")
+            if field.type is float:  # equal protocols have equal hashes
+                object.__setattr__(self, field.name, float(value))
             if get_origin(field.type) is Literal and value not in choices:
                 known = " or ".join(map(repr, choices))
                 raise ValueError(f"A protocol's {field.name} must be {known}, got {value!r}.")
@@ -103,6 +107,20 @@ class Protocol:
                 "A protocol's rows_per_step must be positive, and num_steps positive or 0; "
                 f"got {self.rows_per_step} and {self.num_steps}."
             )
+
+        object.__setattr__(self, "name", self._own_name())
+
+    def _own_name(self) -> str:
+        """A name that nobody takes for other choices: `dataclasses.replace` keeps the one it is given."""
+        known = globals().get("PROTOCOLS", {})  # not while it is being made
+        original = known.get(self.name.partition(_VARIANT)[0])
+        if original is None:
+            return self.name
+        for protocol in (original, *known.values()):
+            if not differences(protocol, self):
+                return protocol.name
+        changed = ", ".join(f"{field}={value}" for field, (_, value) in differences(original, self).items())
+        return f"{original.name}{_VARIANT}{changed}"
 
     def probabilities(self, logits: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
         """What the metrics call the probability of each class."""
@@ -125,12 +143,15 @@ def differences(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
     return {name: (getattr(a, name), getattr(b, name)) for name in fields if getattr(a, name) != getattr(b, name)}
 
 
-# Types that a number of each declared type may have.
-_NUMBERS: dict[Any, Any] = {int: int, float: int | float, int | None: int | None}
+# Types that a value of each declared type may have.
+_TYPES: dict[Any, Any] = {str: str, int: int, float: int | float, int | None: int | None}
+
+# Between the name of a protocol and what a variant of it changes.
+_VARIANT = " with "
 
 
-def _described(number: Any) -> str:
-    return {int: "a whole number", float: "a number"}.get(number, "a whole number or None")
+def _described(declared: Any) -> str:
+    return {str: "text", int: "a whole number", float: "a number"}.get(declared, "a whole number or None")
 
 
 # What each source leaves open (RISE knows no AD, nobody but CA-Stream fixes the seed) is as in "castream".
@@ -187,8 +208,10 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
+    if not isinstance(protocol, str):
+        raise ValueError(f"A protocol is a name or a Protocol, got {protocol!r}: one of {', '.join(PROTOCOLS)}.")
     if protocol not in PROTOCOLS:
         near = difflib.get_close_matches(protocol, PROTOCOLS, n=2)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"Unknown protocol {protocol!r}: {hint}one of {', '.join(PROTOCOLS)}, or a Protocol.")
+        raise ValueError(f"Unknown protocol {protocol!r}: {hint}one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[protocol]

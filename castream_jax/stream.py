@@ -18,7 +18,7 @@ from castream_jax.kernels.precision import PRECISION
 from castream_jax.kernels.product import product
 from castream_jax.kernels.times_transposed import times_transposed
 from castream_jax.layers import linear
-from castream_jax.weights.names import check_names, check_values
+from castream_jax.weights.names import check_names, check_values, without_wrappers
 
 # S0 … SL, each of its own size.
 Stages = Sequence[Float[Array, "b _hl _wl _dl"]]
@@ -131,8 +131,10 @@ class CrossAttentionStream(nnx.Module):
         Raises:
             ValueError: for a start stage, block or number of heads that does not fit.
         """
-        if not 0 <= start_stage < len(stage_dims):
-            raise ValueError(f"start_stage must be one of 0 … {len(stage_dims) - 1}, got {start_stage}.")
+        if not isinstance(stage_dims, Sequence):
+            raise ValueError(f"stage_dims are numbers, backbone.stage_dims, got {type(stage_dims).__name__}.")
+        if not isinstance(start_stage, int) or not 0 <= start_stage < len(stage_dims):
+            raise ValueError(f"start_stage must be one of 0 … {len(stage_dims) - 1}, got {start_stage!r}.")
         if block not in ("ca", "proj_ca"):
             raise ValueError(f"block must be 'ca' or 'proj_ca', got {block!r}.")
         dims = tuple(stage_dims[start_stage:])
@@ -226,6 +228,7 @@ def load_torch_stream(stream: CrossAttentionStream, state_dict: Mapping[str, np.
         ValueError: if any name is missing, extra or of another shape, or any value is not finite; the names are listed
             and nothing is changed.
     """
+    state_dict = without_wrappers(state_dict)
     convnext = any(name.startswith("cls_stream.") for name in state_dict)
     variables = _official_variables(stream, "convnext" if convnext else "resnet")
     check_names(

@@ -1,17 +1,20 @@
 """The command line: each mistake is one sentence on stderr, exit status 2, and nothing is lost."""
 
 from pathlib import Path
+import subprocess
+import sys
 
 import chex
+from flax import nnx
 import numpy as np
 from PIL import Image
 import pytest
 import safetensors.numpy
 
 import castream_jax as castream
-from castream_jax.backbones import fingerprint
+from castream_jax.backbones import fingerprint, save_torch_weights
 from castream_jax.cli import COMMANDS, main
-from castream_jax.experiment.config import open_config
+from castream_jax.experiment.config import open_config, override
 from castream_jax.version import __version__
 from castream_jax.weights.files import read_weights
 
@@ -56,7 +59,12 @@ def only_sentence(capsys: pytest.CaptureFixture) -> str:
         ("--config.backbone.weights=/absent/w.pth", "There is no weight file /absent/w.pth"),
         ("--config.backbone.name=cifar_resnet20", "These weights are not those of a 10-class cifar_resnet20. missing:"),
         ("--config.backbone.name=resnet", "Unknown backbone 'resnet': did you mean resnet50"),
-        ("--config.streams.ca.start_stage=7", "start_stage must be one of 0 … 3, got 7."),
+        ("--config.streams.ca.start_stage=7", "--config.streams.ca.start_stage must be one of 0 … 3, got 7."),
+        (
+            "--config.backbone.weights=https://a.org/w.pth",
+            "https://a.org/w.pth is an address, and weights are read from",
+        ),
+        ("--config.imports=absent.py", "There is no Python file"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(images, tmp_path, resnet8_weights, capsys, override: str, sentence: str):
@@ -100,9 +108,47 @@ def test_train_evaluate_report(images, tmp_path, resnet8_weights, capsys):
     assert (workdir / "report" / "index.html").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("unchecked_calls")
+def test_a_field_that_the_backbone_refuses_is_named_as_it_is_set(images, tmp_path, resnet8_weights, capsys):
+    seven = tmp_path / "seven.safetensors"
+    save_torch_weights(castream.create_backbone("cifar_resnet8", 7, rngs=nnx.Rngs(0)), seven)
+    for weights, fields, sentence in (
+        (
+            resnet8_weights,
+            ["dtype=float64"],
+            "--config.backbone.dtype must be one of float32, bfloat16, got 'float64'.",
+        ),
+        (resnet8_weights, ["taps=layer4"], "--config.backbone.taps must be 'official', 'stages' or numbers of"),
+        (seven, [], "Set --config.backbone.num_classes=7; or fine-tune first, with --config.train.target='backbone'"),
+    ):
+        assert train(images, tmp_path / "run", weights, *(f"--config.backbone.{field}" for field in fields)) == 2
+        assert sentence in only_sentence(capsys)
+    assert train(images, tmp_path / "run", seven, "--config.train.target=backbone") == 2
+    sentence = "Set --config.backbone.num_classes=7, or --config.backbone.new_classifier=True to fine-tune"
+    assert sentence in only_sentence(capsys)
+
+
+def test_a_home_folder_is_found_wherever_a_path_is_given(tmp_path, resnet8_weights, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.safetensors").write_bytes(resnet8_weights.read_bytes())
+    assert main(["convert", "~/w.safetensors", "--arch=cifar_resnet8", "--out=~/out"]) == 0
+    assert (tmp_path / "out" / "trunk.safetensors").is_file()
+    castream.load_backbone("cifar_resnet8", "~/out")
+    config = override(open_config(CONFIG), ["--config.data.path=~/data", "--config.backbone.weights=~/w.pth"])
+    assert (config.data.path, config.backbone.weights) == (f"{tmp_path}/data", f"{tmp_path}/w.pth")
+
+
+@pytest.mark.system
+def test_who_reads_the_table_may_stop():
+    command = f"set -o pipefail; {sys.executable} -m castream_jax models | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("| ")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_divergence_has_its_own_status(images, tmp_path, resnet8_weights, capsys):
     assert train(images, tmp_path / "run", resnet8_weights, "--config.optimizer.learning_rate=1e30") == 3
-    assert "lower config.optimizer.learning_rate" in only_sentence(capsys)
+    assert "lower --config.optimizer.learning_rate" in only_sentence(capsys)
 
 
 def test_a_report_before_an_evaluation_says_what_to_do(tmp_path, capsys):
@@ -134,7 +180,7 @@ def test_convert_knows_published_and_bundled_names(tmp_path, capsys):
     [
         ({"--arch": "resnet"}, "Unknown backbone 'resnet': did you mean resnet50"),
         ({"--arch": "cifar_resnet20"}, "not those of a 10-class cifar_resnet20. missing: layer1.1.bn1.bias"),
-        ({"--num-classes": "7"}, "linear.weight is [10, 64], should be [7, 64]. Give its num_classes, or"),
+        ({"--num-classes": "7"}, "linear.weight is [10, 64], should be [7, 64]. Give --num-classes=10."),
         ({"--out": "eight.pth"}, "eight.pth: convert writes safetensors"),
         ({"--config.seed": "3"}, "convert takes no --config.seed: see castream convert --help."),
     ],
@@ -166,7 +212,7 @@ def test_every_command_explains_itself(command: list[str], capsys):
 
 def test_every_module_of_commands_is_a_command():
     modules = {path.stem for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
-    assert modules - {"__init__", "start", "completion"} == set(NAMES)
+    assert modules - {"__init__", "start", "completion", "mistakes"} == set(NAMES)
 
 
 def test_version(capsys):

@@ -57,11 +57,21 @@ def test_protocols_are_frozen():
         ({"blur_size": 4}, "blur_size must be odd"),
         ({"rows_per_step": 0}, "rows_per_step must be positive"),
         ({"num_steps": -1}, "num_steps positive or 0"),
+        ({"target_stage": "layer4"}, "target_stage must be a whole number or None, got 'layer4'."),
+        ({"seed": True}, "seed must be a whole number, got True."),
+        ({"name": 3}, "name must be text, got 3."),
     ],
 )
 def test_a_choice_that_does_not_exist_is_refused(fields: dict, sentence: str):
     with pytest.raises(ValueError, match=sentence):
-        castream.Protocol("mine", **fields)
+        castream.Protocol(**{"name": "mine"} | fields)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+@pytest.mark.parametrize("given", [3, None, ["castream"]])
+def test_what_is_no_protocol_is_refused(given):
+    with pytest.raises(ValueError, match="A protocol is a name or a Protocol, got"):
+        castream.get_protocol(given)
 
 
 def test_an_unknown_name_is_told_with_the_nearest():
@@ -76,3 +86,18 @@ def test_probabilities_are_softmax_or_sigmoid():
     np.testing.assert_allclose(softmax, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-6)
     np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-logits)), rtol=1e-6)
     assert isinstance(softmax, jax.Array)
+
+
+def test_a_name_goes_with_one_hash():
+    """A variant of a known protocol is called what it equals, or says what differs, however often it is changed."""
+    base = castream.get_protocol("castream")
+    predicted = dataclasses.replace(base, target_class="predicted")
+    assert (predicted.name, predicted.hash) == ("castream-pred", castream.get_protocol("castream-pred").hash)
+    assert dataclasses.replace(predicted, target_class="label") == base
+    variant = dataclasses.replace(castream.get_protocol("rise"), target_class="label", seed=3)
+    assert variant.name == "rise with target_class=label, seed=3"
+    assert dataclasses.replace(variant, seed=0).name == "rise with target_class=label"
+    assert dataclasses.replace(base, name="mine", seed=3).name == "mine"
+    assert castream.Protocol() == base
+    whole = castream.Protocol("castream", blur_sigma=5)
+    assert (whole, whole.name, whole.hash) == (base, base.name, base.hash)

@@ -52,7 +52,10 @@ def check_range(what: str, values: AnyArray, hint: str) -> None:
 def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -> Int32[Array, " b"]:
     """`labels` as int32 `[B]`, or a ValueError that says what is wrong with them."""
     if not isinstance(labels, Tracer | jax.Array):
-        labels = np.asarray(labels)
+        try:
+            labels = np.asarray(labels)
+        except ValueError:
+            raise ValueError("labels must be [B], one class number per image, got lists of several lengths.") from None
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be class numbers, of an integer type, got {labels.dtype}.")
     if jnp.shape(labels) != pixels.shape[:1]:
@@ -68,21 +71,40 @@ def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -
 
 def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
     """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
-    if isinstance(methods, str):
-        raise ValueError(f"methods must be a sequence of names, such as ({methods!r},), got the text {methods!r}.")
+    methods = check_texts("methods", methods)
     if not methods:
         raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
     last = len(model.backbone.stage_dims) - 1
     if protocol.target_stage is not None and not 0 <= protocol.target_stage <= last:
         raise ValueError(
-            f"Protocol {protocol.name!r} has target_stage={protocol.target_stage}: "
+            f"The protocol has target_stage={protocol.target_stage}: "
             f"the stages of {model.backbone.name} are 0 … {last}."
         )
     for text in methods:
         method, numbers, _ = parse_method(text)
         if method.check is not None:
             method.check(model, protocol, *numbers)
-    return tuple(methods)
+    return methods
+
+
+def check_texts(what: str, texts: Any) -> tuple[str, ...]:
+    """A sequence of names as a tuple, or a ValueError: one text is itself a sequence, of its letters."""
+    if isinstance(texts, str):
+        raise ValueError(f"{what} must be a sequence of names, such as ({texts!r},), got the text {texts!r}.")
+    if not isinstance(texts, Iterable):
+        raise ValueError(f"{what} must be a sequence of names, got {texts!r}.")
+    texts = tuple(texts)
+    strangers = [text for text in texts if not isinstance(text, str)]
+    if strangers:
+        raise ValueError(f"{what} must be a sequence of names, and one of these is {strangers[0]!r}.")
+    return texts
+
+
+def check_chunk(chunk: int) -> int:
+    """`chunk`, or a ValueError if it is no number of images."""
+    if isinstance(chunk, bool) or not isinstance(chunk, int | np.integer) or chunk < 1:
+        raise ValueError(f"chunk must be a whole number of masked images, at least 1, got {chunk!r}.")
+    return int(chunk)
 
 
 def check_probability(model: Model, protocol: Protocol) -> None:

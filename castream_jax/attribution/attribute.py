@@ -5,7 +5,14 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32
 
-from castream_jax.attribution.arguments import check_finite, check_labels, check_methods, check_pixels, needs_chunk
+from castream_jax.attribution.arguments import (
+    check_chunk,
+    check_finite,
+    check_labels,
+    check_methods,
+    check_pixels,
+    needs_chunk,
+)
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.methods import parse_method
@@ -53,6 +60,7 @@ def attribute(
     names = check_methods(model, methods, protocol)
     if chunk is None:
         chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
+    chunk = check_chunk(chunk)
     maps = attribute_batch(model, pixels, labels, methods=names, protocol=protocol, chunk=chunk)
     check_finite(maps.values())
     return maps

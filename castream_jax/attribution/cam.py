@@ -19,7 +19,7 @@ def _check(model: Model, protocol: Protocol) -> None:
         raise ValueError("CAM needs a model with GlobalAveragePooling among its heads; for a stream use gradcam.")
     if protocol.target_stage not in (None, len(model.backbone.stage_dims) - 1):
         raise ValueError(
-            f"CAM weighs the features that GAP pools, those of the last stage, and protocol {protocol.name!r} has "
+            f"CAM weighs the features that GAP pools, those of the last stage, and the protocol has "
             f"target_stage={protocol.target_stage}: use gradcam."
         )
     if not _is_affine(model.backbone):

@@ -3,6 +3,7 @@
 from castream_jax.backbones import cifar_resnet, convnext, efficientnet, resnet  # importing registers their names
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.load import (
+    OtherClassesError,
     fingerprint,
     load_backbone,
     load_torch_state_dict,
@@ -20,6 +21,7 @@ from castream_jax.backbones.registry import (
 __all__ = [
     "Architecture",
     "Backbone",
+    "OtherClassesError",
     "Taps",
     "backbone_names",
     "cifar_resnet",

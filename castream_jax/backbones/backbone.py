@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Shaped
 import numpy as np
@@ -119,6 +120,8 @@ class Backbone(nnx.Module):
         return stages, stages[-1], lambda features: features
 
     def _checked_input(self, pixels: Pixels) -> Float[Array, "b h w 3"]:
+        if not isinstance(pixels, np.ndarray | jax.Array):
+            raise ValueError(f"pixels must be an array [B, H, W, 3], got {type(pixels).__name__}: use numpy.stack.")
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise ValueError(
                 f"pixels must be floating point [B, H, W, 3] in [0, 1], got {pixels.dtype} {list(pixels.shape)}."
@@ -160,6 +163,8 @@ class Backbone(nnx.Module):
             if taps not in ("official", "stages"):
                 raise ValueError(f"taps must be 'official', 'stages' or numbers of boundaries, got {taps!r}.")
             return tuple(named.get(taps, range(count)))
+        if not isinstance(taps, Sequence) or not all(isinstance(tap, int) for tap in taps):
+            raise ValueError(f"taps must be 'official', 'stages' or numbers of boundaries, got {taps!r}.")
         numbers = tuple(taps)
         if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] != count - 1:
             raise ValueError(

@@ -22,29 +22,46 @@ from castream_jax.weights.names import (
     check_names,
     check_values,
     from_torch_layout,
+    shared_prefix,
     to_torch_layout,
     torch_shape,
     torch_variables,
+    without_wrappers,
 )
 
 StateDict = Mapping[str, np.ndarray]
 
 
+class OtherClassesError(ValueError):
+    """Weights that fit a backbone but for the number of its classes.
+
+    Attributes:
+        problem: the message without what to do, which depends on how the weights were asked for.
+        num_classes: how many classes the weights have.
+    """
+
+    def __init__(self, problem: str, num_classes: int):
+        super().__init__(
+            f"{problem} Give num_classes={num_classes}, or new_classifier=True for a classifier that is drawn anew."
+        )
+        self.problem, self.num_classes = problem, num_classes
+
+
 def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
     """Copies a torchvision `state_dict` (`{name: array}`, torch layouts) into `backbone`, in place.
 
+    What training wraps a network in is taken off the names, see `castream_jax.weights.names.without_wrappers`.
+
     Raises:
-        ValueError: if any name is missing, extra or of another shape, or any value is not finite; the names are listed
-            and nothing is changed.
+        ValueError: if any name is missing, extra or of another shape, or any value is not finite; the first names are
+            listed and nothing is changed.
     """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"A state_dict is {{name: array}}, got {type(state_dict).__name__}.")
     variables = dict(torch_variables(backbone))
-    given = {name: value for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
+    given = _own_names(backbone, state_dict)
     arrays = {name: np.asarray(given[name]) for name in variables if name in given}
-    check_names(
-        f"a {backbone.num_classes}-class {backbone.name}",
-        expected={name: torch_shape(variable.shape) for name, variable in variables.items()},
-        given={name: np.shape(value) for name, value in given.items()},
-    )
+    check_names(f"a {backbone.num_classes}-class {backbone.name}", **_shapes(backbone, given))
     check_values(f"a {backbone.num_classes}-class {backbone.name}", arrays)
     for name, variable in variables.items():
         variable.set_value(jnp.asarray(from_torch_layout(arrays[name]), jnp.float32))
@@ -82,34 +99,43 @@ def load_backbone(
 
     Raises:
         FileNotFoundError: if `weights` is the path of nothing.
+        OtherClassesError: if the weights have another number of classes.
         ValueError: if the weights are unreadable, belong to another architecture, or are not published.
         ConnectionError: if published weights cannot be downloaded.
     """
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, got {dtype!r}.")
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(
+            f"weights must be a path or a name, got {type(weights).__name__}: load_torch_state_dict takes tensors."
+        )
     backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
-    if os.fspath(weights) in BUNDLED_WEIGHTS:
-        architecture, file_name = BUNDLED_WEIGHTS[os.fspath(weights)]
-        if name != architecture:
-            raise ValueError(f"The bundled weights {weights!r} are those of {architecture}, not of {name}.")
-        with importlib.resources.as_file(importlib.resources.files("castream_jax") / "weights" / file_name) as path:
-            state_dict = read_weights(path)
-    elif _is_entry(name, os.fspath(weights)):
-        state_dict = read_weights(fetch_weights(name, os.fspath(weights)))
-    else:
-        state_dict = read_weights(Path(weights) / TRUNK_FILE if Path(weights).is_dir() else weights)
+    state_dict = _own_names(backbone, _read(name, os.fspath(weights)))
     if new_classifier:
-        state_dict = {**state_dict, **fresh_classifier(backbone, seed)}
+        state_dict |= fresh_classifier(backbone, seed)
     try:
         load_torch_state_dict(backbone, state_dict)
     except ValueError as error:
-        hint = ""
-        if _only_classifier_differs(backbone, state_dict):
-            hint = " Give its num_classes, or new_classifier=True to load_backbone for one drawn anew."
-        raise ValueError(f"{weights}: {error}{hint}") from error
+        if classes := _other_classes(backbone, state_dict):
+            raise OtherClassesError(f"{weights}: {error}", classes) from error
+        raise ValueError(f"{weights}: {error}") from error
     backbone.dtype = dtype
     backbone.set_attributes(BatchNorm, folded=fold_batch_norm, raise_if_not_found=False)
     return backbone
+
+
+def _read(name: str, weights: str) -> StateDict:
+    """The tensors of bundled or published weights, of a file, or of an exported folder."""
+    if weights in BUNDLED_WEIGHTS:
+        architecture, file_name = BUNDLED_WEIGHTS[weights]
+        if name != architecture:
+            raise ValueError(f"The bundled weights {weights!r} are those of {architecture}, not of {name}.")
+        with importlib.resources.as_file(importlib.resources.files("castream_jax") / "weights" / file_name) as path:
+            return read_weights(path)
+    if _is_entry(name, weights):
+        return read_weights(fetch_weights(name, weights))
+    folder = Path(weights).expanduser()
+    return read_weights(folder / TRUNK_FILE if folder.is_dir() else weights)
 
 
 def save_torch_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
@@ -151,9 +177,29 @@ def fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
     return {name: to_torch_layout(np.asarray(value)) for name, value in draw().items()}
 
 
-def _only_classifier_differs(backbone: Backbone, state_dict: StateDict) -> bool:
-    expected = {name: torch_shape(variable.shape) for name, variable in torch_variables(backbone)}
-    given = {name: np.shape(value) for name, value in state_dict.items() if not name.endswith("num_batches_tracked")}
-    return expected.keys() == given.keys() and _classifier_names(backbone).issuperset(
-        name for name in expected if given[name] != expected[name]
-    )
+def _own_names(backbone: Backbone, state_dict: StateDict) -> dict[str, np.ndarray]:
+    """Tensors under the backbone's names, were they wrapped or not, without what PyTorch counts.
+
+    A backbone of another distribution may have such a wrapper's name itself, as where all of it is `self.model`.
+    """
+    own = shared_prefix(name for name, _ in torch_variables(backbone))
+    given = without_wrappers(state_dict).items()
+    return {own + name: value for name, value in given if not name.endswith("num_batches_tracked")}
+
+
+def _shapes(backbone: Backbone, state_dict: StateDict) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes that are expected, and those that are given."""
+    return {
+        "expected": {name: torch_shape(variable.shape) for name, variable in torch_variables(backbone)},
+        "given": {name: np.shape(value) for name, value in state_dict.items()},
+    }
+
+
+def _other_classes(backbone: Backbone, state_dict: StateDict) -> int:
+    """The number of classes of weights in which nothing else differs; 0 if it is another difference."""
+    expected, given = _shapes(backbone, state_dict).values()
+    if expected.keys() != given.keys():
+        return 0
+    different = [name for name in expected if given[name] != expected[name]]
+    fits = different and _classifier_names(backbone).issuperset(different) and all(given[name] for name in different)
+    return given[different[0]][0] if fits else 0

@@ -5,6 +5,7 @@ import difflib
 from typing import NamedTuple, TypeVar
 
 from flax import nnx
+import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.plugins import load_plugins
@@ -61,6 +62,8 @@ def get_architecture(name: str) -> Architecture:
     Raises:
         ValueError: for an unknown name; the message suggests the nearest ones.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"A backbone is asked for by its name, such as resnet50, got {name!r}.")
     if name not in _ARCHITECTURES:
         load_plugins("castream_jax.backbones")
     if name not in _ARCHITECTURES:
@@ -87,8 +90,10 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
     options = {} if taps is None or taps == "official" else {"taps": taps}
     if num_classes is None:
         num_classes = architecture.num_classes
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
+        raise ValueError(f"num_classes must be a whole number, got {num_classes!r}.")
     if num_classes < 1:
         raise ValueError(f"num_classes must be positive, got {num_classes}.")
-    backbone = architecture.builder(num_classes=num_classes, rngs=rngs, **options)
+    backbone = architecture.builder(num_classes=int(num_classes), rngs=rngs, **options)
     backbone.eval()
     return backbone

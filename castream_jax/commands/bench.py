@@ -10,6 +10,8 @@ import tempfile
 import time
 from typing import Any
 
+from castream_jax.commands.start import user_path
+
 # The programs, in the order in which they run. Correctness comes first: speed means nothing where the numbers move.
 PROGRAMS = (
     "deviation",
@@ -43,6 +45,7 @@ def add(commands: Any) -> None:
     command.add_argument("--quick", action="store_true", help="small sizes, which only show that the programs work")
     command.add_argument(
         "--out",
+        type=user_path,
         metavar="FILE.json",
         help="file for the results, with tables in FILE.md; those of earlier runs with this machine and these versions "
         "stay in it",
@@ -50,7 +53,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--seconds", type=float, help="start no program after so many seconds: for machines lent by the minute"
     )
-    command.add_argument("--benchmarks", metavar="DIR", help="by default the benchmarks/ beside the package")
+    command.add_argument(
+        "--benchmarks", type=user_path, metavar="DIR", help="by default the benchmarks/ beside the package"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

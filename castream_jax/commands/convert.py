@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from castream_jax.commands.start import add_import_option, check_positive, user_path
+
 
 def add(commands: Any) -> None:
     """Adds the parser to the sub-parsers of `castream`."""
@@ -12,12 +14,16 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
     command.add_argument(
         "source",
+        type=user_path,
         metavar="SOURCE",
         help="a .pth, .pt, .th, .npz or .safetensors file, or an entry such as imagenet1k_v1",
     )
     command.add_argument("--arch", required=True, metavar="NAME", help="backbone, such as resnet50")
-    command.add_argument("--out", required=True, metavar="PATH.safetensors|DIR", help="file, or folder for it")
+    command.add_argument(
+        "--out", type=user_path, required=True, metavar="PATH.safetensors|DIR", help="file, or folder for it"
+    )
     command.add_argument("--num-classes", type=int, metavar="N", help="outputs, if not those of the published weights")
+    add_import_option(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,7 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: if the weights are not the architecture's, or `--out` is no place for them.
     """
-    from castream_jax.backbones import fingerprint, load_backbone, save_torch_weights
+    check_positive(arguments, "num_classes")
+    from castream_jax.backbones import OtherClassesError, fingerprint, load_backbone, save_torch_weights
     from castream_jax.weights.files import TRUNK_FILE
 
     out = Path(arguments.out)
@@ -34,7 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{out}: convert writes safetensors, give --out a file of that suffix or a folder.")
     if (out / "model.json").exists():
         raise ValueError(f"{out} holds an exported model, whose trunk stays as it is: give --out another folder.")
-    backbone = load_backbone(arguments.arch, arguments.source, num_classes=arguments.num_classes)
+    try:
+        backbone = load_backbone(arguments.arch, arguments.source, num_classes=arguments.num_classes)
+    except OtherClassesError as error:
+        raise ValueError(f"{error.problem} Give --num-classes={error.num_classes}.") from error
     path = out if out.suffix == ".safetensors" else out / TRUNK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     save_torch_weights(backbone, path)

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from castream_jax.commands.start import add_import_option, user_path
+
 
 def add(commands: Any) -> None:
     """Adds the parser to the sub-parsers of `castream`."""
@@ -14,14 +16,17 @@ def add(commands: Any) -> None:
     command = actions.add_parser("check", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=check)
     command.add_argument("source", metavar="SOURCE", help="image_folder, imagenet, cub, voc, indoor67, cifar10, …")
-    command.add_argument("--path", default="", help="folder of the dataset")
+    command.add_argument("--path", type=user_path, default="", help="folder of the dataset")
     command.add_argument("--split", action="append", metavar="NAME", help="may be repeated; by default all there are")
-    command.add_argument("--sample", default="data-sample", metavar="PREFIX", help="the samples are PREFIX-SPLIT.png")
+    command.add_argument(
+        "--sample", type=user_path, default="data-sample", metavar="PREFIX", help="the samples are PREFIX-SPLIT.png"
+    )
     command.add_argument(
         "--difficult", default="ignore", choices=("ignore", "count"), help="objects of Pascal VOC marked difficult"
     )
     command.add_argument("--max-pixels", type=int, default=0, metavar="N", help="of an image; by default 178,956,970")
     command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that decode")
+    add_import_option(command)
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start
+from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start, user_path
 
 
 def add(commands: Any) -> None:
@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     text = "Measure accuracy and interpretability of a trained workdir, GAP beside every stream."
     command = commands.add_parser("evaluate", help=text, description=text, epilog=OVERRIDES, allow_abbrev=False)
     command.set_defaults(run=run, takes_overrides=True)
-    command.add_argument("--workdir", required=True, help="folder of the experiment")
+    command.add_argument("--workdir", type=user_path, required=True, help="folder of the experiment")
     add_run_options(command)
 
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 import warnings
 
-from castream_jax.commands.start import start
+from castream_jax.commands.start import add_import_option, check_positive, start, user_path
 
 if TYPE_CHECKING:
     from castream_jax.data.image_paths import Skipped
@@ -28,18 +28,21 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
     command.add_argument(
         "images",
+        type=user_path,
         metavar="IMAGE",
         nargs="+",
         help="file, folder (searched through), pattern such as 'photos/*.jpg', or - for a list of files on stdin",
     )
     command.add_argument(
         "--model",
+        type=user_path,
         required=True,
         metavar="DIR|NAME",
         help="a folder that save_pretrained wrote, a workdir, or a backbone such as resnet50, under GAP alone",
     )
     command.add_argument(
         "--weights",
+        type=user_path,
         default="",
         metavar="FILE|ENTRY",
         help="weights of a backbone given by name; by default imagenet1k_v1",
@@ -62,10 +65,22 @@ def add(commands: Any) -> None:
         "--label",
         dest="label",
         metavar="CLASS",
-        help="class to explain, by number or name; by default each head's own prediction",
+        help="class to explain, by name or, where no class is called so, by number; by default each head's own "
+        "prediction",
     )
-    command.add_argument("--class-names", metavar="FILE", help="names of the classes, one per line, in their order")
+    command.add_argument(
+        "--class-names", type=user_path, metavar="FILE", help="names of the classes, one per line, in their order"
+    )
     command.add_argument("--protocol", metavar="NAME", help="protocol of the maps, see castream protocol list")
+    _add_image_options(command)
+    command.add_argument("--batch-size", type=int, metavar="N", help="images per pass; by default 8 at most")
+    command.add_argument("--out", type=user_path, default="explanations", metavar="DIR", help="folder for the results")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_import_option(command)
+
+
+def _add_image_options(command: argparse.ArgumentParser) -> None:
+    """Adds what says how images come to the model."""
     command.add_argument(
         "--resize",
         choices=("squash", "center_crop"),
@@ -76,9 +91,6 @@ def add(commands: Any) -> None:
         "--exif-orientation", action="store_true", help="turn photographs as EXIF says; by default as in its config"
     )
     command.add_argument("--max-pixels", type=int, metavar="N", help="of an image to read; by default 178,956,970")
-    command.add_argument("--batch-size", type=int, metavar="N", help="images per pass; by default 8 at most")
-    command.add_argument("--out", default="explanations", metavar="DIR", help="folder for the results")
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -87,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
+    check_positive(arguments, "image_size", "num_classes")
     from castream_jax.data.image_paths import Skipped, list_images, readable_name
 
     skipped: Skipped = {}
@@ -176,11 +189,15 @@ def _paths_on_stdin() -> Iterator[str]:
 
 def _open_model(arguments: argparse.Namespace) -> tuple["Model", "Protocol"]:
     """The model, which knows how images become its input, and the protocol of the maps."""
+    from castream_jax.backbones import OtherClassesError
     from castream_jax.explanation.explain import image_spec
     from castream_jax.explanation.named_model import open_named_model
     from castream_jax.protocol import get_protocol
 
-    model, protocol_name = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
+    try:
+        model, protocol_name = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
+    except OtherClassesError as error:
+        raise ValueError(f"{error.problem} Give --num-classes={error.num_classes}.") from error
     target = "predicted" if arguments.label is None else "label"
     protocol = dataclasses.replace(get_protocol(arguments.protocol or protocol_name), target_class=target)
     spec = image_spec(model)
@@ -203,7 +220,11 @@ def _read_names(path: str | None, num_classes: int) -> tuple[str, ...]:
         return ()
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path} with the names of the classes.")
-    names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8, so that its names cannot be read: save it in that encoding.") from error
+    names = tuple(line.strip() for line in text.split("\n") if line.strip())
     if len(names) != num_classes:
         raise ValueError(f"{path} has {len(names)} names, and the model {num_classes} classes: one name per line.")
     return names

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from castream_jax.commands.start import start
+from castream_jax.commands.start import add_import_option, start, user_path
 
 _FORMATS = ("pretrained", "safetensors", "stablehlo", "official")
 
@@ -31,10 +31,14 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", metavar="W", help="folder of a trained experiment")
-    source.add_argument("directory", nargs="?", metavar="DIR", help="an earlier export, or hf://user/repository")
+    source.add_argument("--workdir", type=user_path, metavar="W", help="folder of a trained experiment")
+    source.add_argument(
+        "directory", type=user_path, nargs="?", metavar="DIR", help="an earlier export, or hf://user/repository"
+    )
     command.add_argument("--to", required=True, choices=_FORMATS, help="see below")
-    command.add_argument("--out", required=True, metavar="DIR", help="new folder, or an earlier export to replace")
+    command.add_argument(
+        "--out", type=user_path, required=True, metavar="DIR", help="new folder, or an earlier export to replace"
+    )
     command.add_argument(
         "--checkpoint", choices=("last", "best"), help="checkpoint of the workdir; by default the last"
     )
@@ -44,6 +48,7 @@ def add(commands: Any) -> None:
         help="pretrained only: include the trunk, or refer to published weights by their name; by default include, or "
         "what DIR did",
     )
+    add_import_option(command)
 
 
 def run(arguments: argparse.Namespace) -> None:

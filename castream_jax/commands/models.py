@@ -3,11 +3,15 @@
 import argparse
 from typing import Any
 
+from castream_jax.commands.start import add_import_option
+
 
 def add(commands: Any) -> None:
     """Adds the parser to the sub-parsers of `castream`."""
     text = "List the backbones: parameters, stages, size of the stream, published weights (Markdown)."
-    commands.add_parser("models", help=text, description=text, allow_abbrev=False).set_defaults(run=run)
+    command = commands.add_parser("models", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=run)
+    add_import_option(command)
 
 
 def run(arguments: argparse.Namespace) -> None:

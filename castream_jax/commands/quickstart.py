@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from castream_jax.commands.evaluate import print_results
-from castream_jax.commands.start import OVERRIDES, start
+from castream_jax.commands.start import OVERRIDES, add_import_option, start, user_path, with_options
 
 
 def add(commands: Any) -> None:
@@ -12,15 +12,17 @@ def add(commands: Any) -> None:
     text = "Train, evaluate and report on the bundled digits, offline."
     command = commands.add_parser("quickstart", help=text, description=text, epilog=OVERRIDES, allow_abbrev=False)
     command.set_defaults(run=run, takes_overrides=True)
-    command.add_argument("--workdir", default="workdirs/quickstart", help="folder for everything it makes")
+    command.add_argument(
+        "--workdir", type=user_path, default="workdirs/quickstart", help="folder for everything it makes"
+    )
+    add_import_option(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains, evaluates and prints the table and the path of the report."""
-    from castream_jax.experiment.config import override
     from castream_jax.experiment.quickstart import get_config
 
-    config = override(get_config(), arguments.overrides)
+    config = with_options(get_config(), arguments)
     start()
     from castream_jax.evaluation import evaluate
     from castream_jax.training import train

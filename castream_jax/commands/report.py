@@ -4,14 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from castream_jax.commands.start import user_path
+
 
 def add(commands: Any) -> None:
     """Adds the parser to the sub-parsers of `castream`."""
     text = "Write report/index.html for an evaluated workdir."
     command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=run)
-    command.add_argument("--workdir", required=True, help="folder of the experiment")
-    command.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="other workdirs, side by side")
+    command.add_argument("--workdir", type=user_path, required=True, help="folder of the experiment")
+    command.add_argument(
+        "--compare", type=user_path, nargs="+", default=[], metavar="DIR", help="other workdirs, side by side"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

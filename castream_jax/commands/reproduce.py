@@ -1,9 +1,10 @@
 """`castream reproduce`: tables and figures of the paper, with the runs that they need."""
 
 import argparse
+import os
 from typing import Any
 
-from castream_jax.commands.start import start
+from castream_jax.commands.start import add_import_option, start, user_path
 
 
 def add(commands: Any) -> None:
@@ -19,9 +20,12 @@ def add(commands: Any) -> None:
         help="table1, supp-table1 … supp-table5, fig2, fig3, fig-identity, fig-depth, fig-curves, fig-placement; "
         "table1:small on data that is at hand",
     )
-    command.add_argument("--workdir", required=True, help="folder for everything it makes")
-    command.add_argument("--data", default="", metavar="DIR", help="folder of the datasets, or of the one needed")
-    command.add_argument("--configs", metavar="DIR", help="by default the configs/ beside the package")
+    command.add_argument("--workdir", type=user_path, required=True, help="folder for everything it makes")
+    command.add_argument(
+        "--data", type=user_path, default="", metavar="DIR", help="folder of the datasets, or of the one needed"
+    )
+    command.add_argument("--configs", type=user_path, metavar="DIR", help="by default the configs/ beside the package")
+    add_import_option(command)
     command.add_argument("--dry-run", action="store_true", help="print the plan, with trunk passes and hours")
 
 
@@ -33,13 +37,15 @@ def run(arguments: argparse.Namespace) -> None:
     for text in arguments.targets:
         target, _, form = text.partition(":")
         by_form.setdefault(form, []).append(target)
+    files = tuple(map(os.path.abspath, arguments.imports))
+    overrides = [*arguments.overrides, *([f"--config.imports={files!r}"] if files else [])]
     start()
     from castream_jax.reproduce.cost import plan_table
     from castream_jax.reproduce.make_targets import plan, reproduce
     from castream_jax.reproduce.needed_runs import Options
 
     requests = [
-        (targets, arguments.workdir, Options(form, arguments.data, arguments.configs, arguments.overrides))
+        (targets, arguments.workdir, Options(form, arguments.data, arguments.configs, overrides))
         for form, targets in by_form.items()
     ]
     if arguments.dry_run:

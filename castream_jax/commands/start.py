@@ -1,12 +1,40 @@
 """What commands share before their work: options of a run, its config, and the preparation of the process."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from castream_jax.experiment.config import Config
 
 OVERRIDES = "Any field of the config can be set: --config.train.epochs=3. Unknown fields are refused."
+
+
+def user_path(text: str) -> str:
+    """A path from the command line: a shell leaves `~` in --out=~/here as it is."""
+    return os.path.expanduser(text)
+
+
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises a ValueError that names the first of these options whose number is not positive."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")
+
+
+def add_import_option(command: argparse.ArgumentParser) -> None:
+    """Adds `--import`."""
+    command.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        type=user_path,
+        metavar="FILE",
+        help="Python file that registers a backbone, method or data source of yours; may be repeated",
+    )
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:
@@ -16,16 +44,30 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--num-processes", type=int, metavar="N", help="number of processes of the run")
     command.add_argument("--process-id", type=int, metavar="I", help="number of this process, from 0")
-    command.add_argument("--config", metavar="FILE", help="see configs/; by default the one in the workdir")
+    command.add_argument(
+        "--config", type=user_path, metavar="FILE", help="see configs/; by default the one in the workdir"
+    )
+    add_import_option(command)
 
 
 def open_run_config(arguments: argparse.Namespace) -> "Config":
     """The config that `--config` names, or the workdir's, with the fields set on the command line."""
-    from castream_jax.experiment.config import open_config, override
+    from castream_jax.experiment.config import open_config
     from castream_jax.experiment.workdir import Workdir
 
     path = arguments.config or Workdir.at(arguments.workdir).config
-    return override(open_config(path), arguments.overrides)
+    if isinstance(path, Path) and not path.is_file():
+        raise ValueError(f"There is no config {path}: give one by --config=FILE, see configs/ for examples.")
+    return with_options(open_config(path), arguments)
+
+
+def with_options(config: "Config", arguments: argparse.Namespace) -> "Config":
+    """`config` with the fields set on the command line, and with the files of `--import` among its own."""
+    from castream_jax.experiment.config import override, settle
+
+    config = override(config, arguments.overrides)
+    config.imports = (*config.imports, *arguments.imports)
+    return settle(config, Path())
 
 
 def start(

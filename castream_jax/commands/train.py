@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start
+from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start, user_path
 
 
 def add(commands: Any) -> None:
@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     text = "Train the streams of a config beside its frozen backbone; run again to continue."
     command = commands.add_parser("train", help=text, description=text, epilog=OVERRIDES, allow_abbrev=False)
     command.set_defaults(run=run, takes_overrides=True)
-    command.add_argument("--workdir", required=True, help="folder of the experiment")
+    command.add_argument("--workdir", type=user_path, required=True, help="folder of the experiment")
     command.add_argument("--profile", action="store_true", help="trace steps 10 to 20 into logs/")
     add_run_options(command)
 

@@ -1,8 +1,12 @@
 """The model that a config describes."""
 
+from collections.abc import Iterator
+import contextlib
+import re
+
 from flax import nnx
 
-from castream_jax.backbones import Backbone, create_backbone, load_backbone
+from castream_jax.backbones import Backbone, OtherClassesError, create_backbone, load_backbone
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
@@ -30,21 +34,50 @@ def open_backbone(config: Config) -> Backbone:
             "train streams beside the fine-tuned export/backbone.safetensors, without it."
         )
     if weights:
-        return load_backbone(
-            name,
-            weights,
-            num_classes=num_classes,
-            taps=taps,
-            new_classifier=config.backbone.new_classifier,
-            seed=config.seed,
-            dtype=config.backbone.dtype,
-        )
+        with _fields_of("config.backbone"):
+            try:
+                return load_backbone(
+                    name,
+                    weights,
+                    num_classes=num_classes,
+                    taps=taps,
+                    new_classifier=config.backbone.new_classifier,
+                    seed=config.seed,
+                    dtype=config.backbone.dtype,
+                )
+            except OtherClassesError as error:
+                raise ValueError(_other_classes(error, config.train.target)) from error
     if config.train.target == "streams":
         raise ValueError(
             f"config.backbone.weights is empty: a stream is trained beside a pretrained {name}; "
             "give a file, or the name of published weights, with --config.backbone.weights=PATH."
         )
-    return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed), taps=taps)
+    with _fields_of("config.backbone"):
+        return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed), taps=taps)
+
+
+def _other_classes(error: OtherClassesError, target: str) -> str:
+    remedy = f"Set config.backbone.num_classes={error.num_classes}"
+    if target == "backbone":
+        remedy += ", or config.backbone.new_classifier=True to fine-tune under a classifier drawn anew"
+    else:
+        remedy += (
+            "; or fine-tune first, with config.train.target='backbone' and config.backbone.new_classifier=True, and "
+            "train streams beside that"
+        )
+    return f"{error.problem} {remedy}."
+
+
+@contextlib.contextmanager
+def _fields_of(section: str) -> Iterator[None]:
+    """Says of a refused argument which field of the config it is."""
+    try:
+        yield
+    except ValueError as error:
+        argument = re.match(r"(num_classes|taps|dtype|start_stage|block|num_queries|num_heads)\b", str(error))
+        if argument is None:
+            raise
+        raise ValueError(f"{section}.{error}") from error
 
 
 def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttentionStream]:
@@ -55,18 +88,19 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
     """
     if not config.streams:
         raise ValueError("config.streams is empty: name at least one stream.")
-    return {
-        name: CrossAttentionStream(
-            backbone.stage_dims,
-            start_stage=stream.start_stage,
-            block=stream.block,
-            num_queries=backbone.num_classes if stream.class_specific else 1,
-            num_heads=stream.num_heads,
-            use_bias=stream.use_bias,
-            rngs=nnx.Rngs(stream.seed),
-        )
-        for name, stream in config.streams.items()
-    }
+    streams = {}
+    for name, stream in config.streams.items():
+        with _fields_of(f"config.streams.{name}"):
+            streams[name] = CrossAttentionStream(
+                backbone.stage_dims,
+                start_stage=stream.start_stage,
+                block=stream.block,
+                num_queries=backbone.num_classes if stream.class_specific else 1,
+                num_heads=stream.num_heads,
+                use_bias=stream.use_bias,
+                rngs=nnx.Rngs(stream.seed),
+            )
+    return streams
 
 
 def open_model(config: Config) -> Model:

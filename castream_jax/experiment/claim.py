@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.imports import store_imports
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import write_atomically
 
@@ -42,7 +43,7 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Workdir:
             )
     elif jax.process_index() == 0:
         workdir.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir.config, config.to_json(indent=2) + "\n")
+        write_atomically(workdir.config, store_imports(config, workdir.folder).to_json(indent=2) + "\n")
     return workdir
 
 

@@ -1,17 +1,18 @@
 """The config of an experiment: every field with the paper's recipe as default, and where configs are read from."""
 
 from collections.abc import Iterator, Sequence
-import contextlib
 import difflib
 import json
+import os
 from pathlib import Path
 import runpy
-import sys
-import types
 from typing import Any, TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from castream_jax.experiment.imports import import_files
+from castream_jax.plugins import located, neighbours
 
 # An ml_collections.ConfigDict; a type checker cannot know its fields.
 Config: TypeAlias = Any
@@ -25,6 +26,8 @@ def base_config() -> Config:
     config: Config = ConfigDict()
     config.name = "experiment"
     config.seed = 0
+    # Python files that register backbones, methods or sources; relative to the config, in a workdir copies in imports/.
+    config.imports = ()
     config.data = ConfigDict(
         {
             # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits".
@@ -124,27 +127,57 @@ def stream_config(**fields: Any) -> Config:
     return config
 
 
-def open_config(path: str | Path) -> Config:
+def open_config(path: str | os.PathLike[str]) -> Config:
     """The config of a Python file (`FILE` or `FILE:ARGUMENT`, given to its `get_config`) or of a `config.json`.
 
-    What configs share lies in a `common.py` beside the file or in the folder above: it is what they import as `common`.
+    A config may import what lies beside it; what configs of several folders share lies in a `common.py` of the folder
+    above. The files that it names as `imports` are imported.
 
     Raises:
-        ValueError: if there is no such file, or it holds no config or sets a field that does not exist.
+        ValueError: if there is no such file, it cannot be run, or it holds no config or sets a field that does not
+            exist; the message names file and line.
     """
-    file, _, argument = str(path).partition(":")
-    if not Path(file).is_file():
+    name, _, argument = os.fspath(path).partition(":")
+    if argument.startswith("//"):
+        raise ValueError(f"{path} is an address, and configs are read from files: download it, and give its path.")
+    file = Path(name).expanduser()
+    if not file.is_file():
         raise ValueError(f"There is no config {file}: see configs/ for examples.")
-    if file.endswith(".json"):
-        return _from_json(json.loads(Path(file).read_text()))
-    with _common_beside(Path(file)):
-        get_config = runpy.run_path(file).get("get_config")
-        if get_config is None:
-            raise ValueError(f"{file} is no config: it has no function get_config.")
+    try:
+        if file.suffix == ".json":
+            config = _from_json(json.loads(file.read_text(encoding="utf-8")))
+        else:
+            config = _from_python(file, argument)
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{file} is damaged, or of another version: {reason}.") from error
+    return settle(config, file.resolve().parent) if isinstance(config, ConfigDict) else config
+
+
+def settle(config: Config, folder: Path) -> Config:
+    """`config`, its imports done, a `~` in its paths expanded; relative imports are those from `folder`.
+
+    Raises:
+        ValueError: as `castream_jax.plugins.import_file`.
+    """
+    config.imports = import_files(config.imports, folder)
+    config.data.path = os.path.expanduser(config.data.path)
+    config.backbone.weights = os.path.expanduser(config.backbone.weights)
+    return config
+
+
+def _from_python(file: Path, argument: str) -> Config:
+    with neighbours(file):
         try:
+            get_config = runpy.run_path(str(file)).get("get_config")
+            if get_config is None:
+                raise ValueError("it has no function get_config, so it is no config")
             return get_config(argument) if argument else get_config()
-        except (AttributeError, KeyError, TypeError) as error:  # how ml_collections refuses a field or a value
-            raise ValueError(f"{file}: {error}") from error
+        except Exception as error:  # whatever a config may raise
+            said = located(error, file)
+            if isinstance(error, ImportError) and error.name == "common":
+                said = f"{said.rstrip('.')}; copy configs/common.py beside it or into the folder above."
+            raise ValueError(said) from error
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -169,36 +202,14 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         values(command)
     except (TypeError, flags.Error) as error:
         raise ValueError(f"A field of the config cannot take that value: {error}.") from error
-    return values["config"].value
-
-
-@contextlib.contextmanager
-def _common_beside(file: Path) -> Iterator[None]:
-    """Makes `common` the common.py of a config, and afterwards what it was: another folder has one of its own."""
-    folders = file.resolve().parents[:2]
-    shared = next((folder / "common.py" for folder in folders if (folder / "common.py").is_file()), None)
-    before = sys.modules.get("common")
-    if shared is not None:
-        common = types.ModuleType("common")
-        vars(common).update(runpy.run_path(str(shared), run_name="common"))
-        sys.modules["common"] = common
-    try:
-        yield
-    except ImportError as error:
-        if error.name != "common":
-            raise
-        raise ValueError(f"{file}: {error}; copy configs/common.py beside it or into the folder above.") from error
-    finally:
-        if shared is not None:
-            del sys.modules["common"]
-            if before is not None:
-                sys.modules["common"] = before
+    return settle(values["config"].value, Path())
 
 
 def _from_json(saved: dict[str, Any]) -> Config:
     config = base_config()
     streams = {name: stream_config(**fields) for name, fields in saved.pop("streams").items()}
     saved["evaluation"]["methods"] = tuple(saved["evaluation"]["methods"])  # JSON has no tuples
+    saved["imports"] = tuple(saved.get("imports", ()))
     config.update(saved)
     with config.unlocked():
         config.streams = ConfigDict(streams).lock()

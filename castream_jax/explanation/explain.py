@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
-import difflib
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +11,12 @@ from jaxtyping import Array, Int, UInt8
 import numpy as np
 
 from castream_jax.attribution import Inputs, saliency_maps
-from castream_jax.attribution.arguments import check_methods, needs_chunk
+from castream_jax.attribution.arguments import check_chunk, check_methods, check_texts, needs_chunk
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.data.decode import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
+from castream_jax.explanation.class_number import class_number
 from castream_jax.explanation.explanation import Explanation
 from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
 from castream_jax.model import ImageSpec, Model
@@ -43,7 +43,7 @@ def explain(
     *,
     methods: Sequence[str] | None = None,
     heads: Sequence[str] | None = None,
-    label: int | str | None = None,
+    label: SupportsIndex | str | None = None,
     protocol: str | Protocol = "castream",
     chunk: int | None = None,
 ) -> Explanation:
@@ -70,7 +70,7 @@ def explain_many(
     *,
     methods: Sequence[str] | None = None,
     heads: Sequence[str] | None = None,
-    label: int | str | None = None,
+    label: SupportsIndex | str | None = None,
     protocol: str | Protocol = "castream",
     batch_size: int = BATCH_SIZE,
     chunk: int | None = None,
@@ -86,7 +86,8 @@ def explain_many(
             warned of.
         methods: see `castream_jax.attribute`; by default `default_methods`.
         heads: names of the heads to explain; by default all.
-        label: class to explain, by number or name; by default each head's own prediction.
+        label: class to explain, by number or name, by default each head's own prediction. A text is a name where a
+            class is called so, even `"2"`; a warning says which class is taken where names are other numbers.
         protocol: the choices that maps and probabilities follow; which class is explained is up to `label`.
         batch_size: images per trunk pass; a batch that is not full is filled up, so that one program serves all.
         chunk: see `castream_jax.attribute`.
@@ -106,10 +107,11 @@ def explain_many(
     names = check_methods(model, default_methods(model) if methods is None else methods, protocol)
     target = -1 if label is None else class_number(label, spec.class_names, model.backbone.num_classes)
     protocol = dataclasses.replace(protocol, target_class="predicted" if label is None else "label")
-    if batch_size < 1:
-        raise ValueError(f"The batch size must be positive, got {batch_size}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"The batch size must be positive, got {batch_size!r}.")
     if chunk is None:
         chunk = chunk_for(model, spec.size, spec.size) if needs_chunk(names) else 1
+    chunk = check_chunk(chunk)
 
     def run(pixels: UInt8[np.ndarray, "b h w 3"]) -> _Results:
         labels = jnp.full(len(pixels), max(target, 0), jnp.int32)
@@ -144,35 +146,10 @@ def image_spec(model: Model) -> ImageSpec:
     return spec
 
 
-def class_number(label: int | str, class_names: Sequence[str], num_classes: int) -> int:
-    """The class of a number or a name, in any case.
-
-    Raises:
-        ValueError: if there is no such class, with the nearest names, or if several have that name.
-    """
-    if isinstance(label, int | np.integer) or label.lstrip("-").isdecimal():
-        number = int(label)
-        if not 0 <= number < num_classes:
-            raise ValueError(f"There is no class {number}: the model's classes are 0 … {num_classes - 1}.")
-        return number
-    lower = [name.lower() for name in class_names]
-    found = [number for number, name in enumerate(lower) if name == label.lower()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"Several classes are called {label!r}: give one of the numbers {', '.join(map(str, found))}.")
-    if not class_names:
-        raise ValueError(f"The names of the model's classes are not known: give a number instead of {label!r}.")
-    near = difflib.get_close_matches(label.lower(), lower, n=3)
-    parts = [name for name in lower if label.lower() in name][:3]
-    suggestions = [class_names[lower.index(name)] for name in dict.fromkeys([*parts, *near])][:3]
-    hint = f"did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else "give a number."
-    raise ValueError(f"There is no class called {label!r}: {hint}")
-
-
 def _with_heads(model: Model, heads: Sequence[str] | None) -> Model:
     if heads is None:
         return model
+    heads = check_texts("heads", heads)
     unknown = [head for head in heads if head not in model.heads]
     if unknown or not heads:
         named = f"no head {unknown[0]!r}" if unknown else "no head asked for"

@@ -13,6 +13,7 @@ from PIL import Image
 from castream_jax.data.decode import (
     Decoding,
     EncodedImage,
+    UnreadableImageError,
     naming,
     orientation_of,
     scale_floats,
@@ -23,6 +24,7 @@ from castream_jax.data.image_paths import readable_name
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.model import ImageSpec
+from castream_jax.weights.files import is_address
 
 # Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
 SMALLEST, LARGEST = 256, 640
@@ -116,6 +118,12 @@ def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
     """Name, whole image in RGB, and EXIF orientation."""
     decoding = Decoding(exif_orientation, remedy="give another image")
     if isinstance(image, str | os.PathLike):
+        if is_address(image):
+            unreadable = UnreadableImageError(
+                f"cannot read image '{image}' (an address); download it, and give its path"
+            )
+            unreadable.name = str(image)
+            raise unreadable
         name = readable_name(image)
         encoded = EncodedImage(Path(image), name, decoding=decoding)
         return name, encoded.decode(), encoded.orientation

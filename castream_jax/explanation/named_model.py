@@ -12,6 +12,7 @@ from castream_jax.exporting.pretrained import load_pretrained
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.files import is_address
 
 
 def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, str]:
@@ -26,6 +27,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
         FileNotFoundError: there is no such folder, file, or no checkpoint in the workdir.
         ValueError: the folder is neither, the backbone is unknown, or the weights are not its own.
     """
+    if is_address(source):
+        raise ValueError(f"{source} is an address, and models are read from folders: download it, and give its path.")
     folder = Path(source)
     if folder.is_dir():
         if weights or num_classes:

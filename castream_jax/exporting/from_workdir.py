@@ -71,4 +71,5 @@ def _without_paths(config: Config) -> dict[str, Any]:
     values = json.loads(config.to_json())
     for section, field in (("data", "path"), ("backbone", "weights")):
         values[section][field] = Path(values[section][field]).name
+    values["imports"] = [Path(path).name for path in values["imports"]]
     return values

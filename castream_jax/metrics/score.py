@@ -6,13 +6,23 @@ chunks of one size: beside the maps at the images' size and their order of pixel
 
 from collections.abc import Mapping, Sequence
 import difflib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 from castream_jax.attribution import upsample
-from castream_jax.attribution.arguments import check_finite, check_labels, check_pixels, check_probability, check_range
+from castream_jax.attribution.arguments import (
+    check_chunk,
+    check_finite,
+    check_labels,
+    check_pixels,
+    check_probability,
+    check_range,
+    check_texts,
+)
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.kernels.chunks import map_chunks
@@ -71,6 +81,24 @@ def score(
     pixels = check_pixels(pixels)
     protocol = get_protocol(protocol)
     check_probability(model, protocol)
+    _check_maps(model, pixels, maps)
+    scores = score_batch(
+        model,
+        pixels,
+        check_labels(model, pixels, labels),
+        dict(maps),
+        protocol=protocol,
+        metrics=check_metrics(metrics),
+        chunk=check_chunk(chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk),
+    )
+    check_finite(values for measured in scores.values() for values in measured.values())
+    return scores
+
+
+def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: Any) -> None:
+    """Raises a ValueError where `maps` are not what `attribute` returns, for these images."""
+    if not isinstance(maps, Mapping):
+        raise ValueError(f"maps are {{(head, method): array}}, as `attribute` returns them, got {type(maps).__name__}.")
     for key, saliency in maps.items():
         if not (isinstance(key, tuple) and len(key) == 2):
             raise ValueError(f"maps are named by (head, method), as `attribute` names them, got {key!r}.")
@@ -79,22 +107,13 @@ def score(
             raise ValueError(
                 f"There is no head {head!r} (map {(head, method)}): the model has {', '.join(model.heads)}."
             )
+        if not isinstance(saliency, np.ndarray | jax.Array):
+            raise ValueError(f"Map {(head, method)} must be an array [B, h, w], got {type(saliency).__name__}.")
         if saliency.ndim != 3 or saliency.shape[0] != pixels.shape[0]:
             raise ValueError(
                 f"Map {(head, method)} must be [B, h, w] with B = {pixels.shape[0]}, got {list(saliency.shape)}."
             )
         check_range(f"Map {(head, method)}", saliency, "scale each map to [0, 1], as `attribute` does")
-    scores = score_batch(
-        model,
-        pixels,
-        check_labels(model, pixels, labels),
-        dict(maps),
-        protocol=protocol,
-        metrics=check_metrics(metrics),
-        chunk=chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk,
-    )
-    check_finite(values for measured in scores.values() for values in measured.values())
-    return scores
 
 
 @OverImages
@@ -115,6 +134,7 @@ def score_batch(
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """`metrics` in the order of `ALL_METRICS`, or a ValueError that names what is wrong."""
+    metrics = check_texts("metrics", metrics)
     for metric in metrics:
         if metric not in ALL_METRICS:
             near = difflib.get_close_matches(metric, ALL_METRICS, n=1)

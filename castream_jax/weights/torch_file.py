@@ -62,7 +62,9 @@ class _Unpickler(pickle.Unpickler):
             return lambda tensor, *_: tensor
         if module == "torch" and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
-        raise pickle.UnpicklingError(f"it asks to run {module}.{name}, which a weight file has no need of")
+        raise pickle.UnpicklingError(
+            f"it asks to run {module}.{name}, which a weight file has no need of: save model.state_dict() alone"
+        )
 
     def persistent_load(self, pid: Any) -> tuple[type, str]:
         kind, dtype, key = pid[:3]

@@ -53,6 +53,7 @@ def test_pixels_that_are_none(small_model, pixels, sentence: str):
         (np.array([True, False]), "class numbers, of an integer type, got bool"),
         ([3, 10], "labels must lie in 0 … 9, got 3 … 10"),
         (3, r"one class per image, got \[\]"),
+        ([[3], [3, 7]], "one class number per image, got lists of several lengths"),
         (LABELS[:1], r"labels must be \[B\] = \[2\], one class per image, got \[1\]"),
     ],
 )
@@ -68,6 +69,8 @@ def test_labels_that_are_none(small_model, labels, sentence: str):
     [
         ({"gap": MAPS["gap", "gradcam"]}, r"named by \(head, method\), .* got 'gap'"),
         ({("gap", "gradcam"): 200 * MAPS["gap", "gradcam"]}, r"Map \('gap', 'gradcam'\) must lie in \[0, 1\], got 100"),
+        (MAPS["gap", "gradcam"], r"maps are \{\(head, method\): array\}, .*, got ndarray"),
+        ({("gap", "gradcam"): MAPS["gap", "gradcam"].tolist()}, r"must be an array \[B, h, w\], got list"),
         ({("gap", "gradcam"): broken(MAPS["gap", "gradcam"], np.nan)}, "must be finite"),
     ],
 )
@@ -77,8 +80,52 @@ def test_maps_that_are_none(small_model, maps, sentence: str):
 
 
 def test_a_text_is_no_sequence_of_methods(small_model):
-    with pytest.raises(ValueError, match=r"a sequence of names, such as \('gradcam',\), got the text 'gradcam'"):
+    sentence = r"{} must be a sequence of names, such as \('{}',\), got the text '{}'"
+    with pytest.raises(ValueError, match=sentence.format("methods", "gradcam", "gradcam")):
         castream.attribute(small_model, PIXELS, LABELS, methods="gradcam")
+    with pytest.raises(ValueError, match=sentence.format("methods", "gradcam", "gradcam")):
+        castream.explain(small_model, PIXELS[0], methods="gradcam")
+    with pytest.raises(ValueError, match=sentence.format("heads", "gap", "gap")):
+        castream.explain(small_model, PIXELS[0], heads="gap")
+    with pytest.raises(ValueError, match=sentence.format("metrics", "AD", "AD")):
+        castream.score(small_model, PIXELS, LABELS, MAPS, metrics="AD")
+    for methods in (3, [3]):
+        with pytest.raises(ValueError, match=r"methods must be a sequence of names, .*3"):
+            castream.attribute(small_model, PIXELS, LABELS, methods=methods)
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 1.5, True])
+def test_a_chunk_is_a_number_of_images(small_model, chunk):
+    with pytest.raises(ValueError, match="chunk must be a whole number of masked images, at least 1, got"):
+        castream.attribute(small_model, PIXELS, LABELS, ("scorecam",), chunk=chunk)
+    with pytest.raises(ValueError, match="chunk must be a whole number of masked images, at least 1, got"):
+        castream.score(small_model, PIXELS, LABELS, MAPS, chunk=chunk)
+
+
+def test_models_are_made_of_backbones_and_named_heads(small_model):
+    backbone, gap = small_model.backbone, castream.GlobalAveragePooling()
+    for given, heads, sentence in (
+        ("resnet50", {"gap": gap}, "A model needs a backbone, got 'resnet50'"),
+        (backbone, gap, r"heads are \{name: head\}, .* got GlobalAveragePooling"),
+        (backbone, [gap], r"heads are \{name: head\}, .* got list"),
+        (backbone, {"gap": castream.GlobalAveragePooling}, "a text and a module each, got 'gap': <class"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            castream.Model(given, heads)
+    with pytest.raises(ValueError, match=r"pixels must be an array .*, got list"):
+        small_model(PIXELS.tolist())
+    with pytest.raises(ValueError, match=r"stage_dims are numbers, backbone\.stage_dims, got "):
+        castream.CrossAttentionStream(backbone, rngs=nnx.Rngs(0))
+    for number, sentence in (
+        (0, "positive, got 0"),
+        (2.5, "a whole number, got 2.5"),
+        (True, "a whole number, got True"),
+    ):
+        with pytest.raises(ValueError, match=f"num_classes must be {sentence}"):
+            castream.create_backbone("cifar_resnet8", number, rngs=nnx.Rngs(0))
+    for taps in ("layer4", ["layer4"], 3):
+        with pytest.raises(ValueError, match="taps must be 'official', 'stages' or numbers of boundaries, got"):
+            castream.create_backbone("cifar_resnet8", 2, rngs=nnx.Rngs(0), taps=taps)
 
 
 def test_inside_a_trace_nothing_is_checked(small_model):

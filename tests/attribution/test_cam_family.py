@@ -231,7 +231,7 @@ def test_cam_is_refused_where_it_is_not_defined(pixels):
             castream.attribute(model, pixels, LABELS, ("cam",), dataclasses.replace(PROTOCOL, **choices))
 
     model = small_resnet()
-    refused(model, "those of the last stage, and protocol 'castream' has target_stage=1: use gradcam", target_stage=1)
+    refused(model, "those of the last stage, and the protocol has target_stage=1: use gradcam", target_stage=1)
     refused(castream.Model(model.backbone, {"ca": model.heads["ca"]}), "with GlobalAveragePooling among its heads")
 
 
@@ -247,7 +247,7 @@ def test_cam_is_refused_where_the_classifier_is_not_linear(pixels):
 @pytest.mark.parametrize(("build", "last"), slow_after(1, [(small_resnet, 3), (small_convnext, 3)]))
 def test_a_target_stage_that_the_backbone_lacks_is_refused(build, last: int, pixels):
     for stage in (-1, last + 1):
-        message = rf"'castream' has target_stage={stage}: the stages of \w+ are 0 … {last}\."
+        message = rf"protocol has target_stage={stage}: the stages of \w+ are 0 … {last}\."
         with pytest.raises(ValueError, match=message):
             castream.attribute(build(), pixels, LABELS, protocol=dataclasses.replace(PROTOCOL, target_stage=stage))
 

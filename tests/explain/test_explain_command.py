@@ -117,6 +117,15 @@ def test_lists_of_images(photos, monkeypatch):
             list_images([argument], io.StringIO("\n"))
 
 
+def test_an_address_is_no_file(photos, export, tmp_path, capsys):
+    address = "https://a.org/photo.jpg"
+    document = explain_json(capsys, address, photos / "a", "--model", export, "--out", tmp_path, status=2)
+    assert document["unreadable"] == [
+        {"image": address, "error": f"cannot read image '{address}' (an address); download it, and give its path"}
+    ]
+    assert len(document["images"]) == 1
+
+
 def test_a_list_on_stdin(photos, export, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos / 'b' / 'photo.jpg'}\n{tmp_path / 'absent.png'}\n"))
     document = explain_json(capsys, "-", "--model", export, "--out", tmp_path, "--head", "gap", status=2)
@@ -134,6 +143,31 @@ def test_a_class_by_name(photos, export, tmp_path, capsys):
     assert "Explained" in capsys.readouterr().out
 
 
+def test_name_and_hash_of_a_protocol_belong_together(photos, export, tmp_path, capsys):
+    for arguments, name in (
+        ([], "castream-pred"),
+        (["--class", "3"], "castream"),
+        (["--protocol", "rise", "--class", "3"], "rise with target_class=label"),
+    ):
+        document = explain_json(capsys, photos / "a", "--model", export, "--out", tmp_path, *arguments)
+        assert document["protocol"]["name"] == name
+        known = castream.protocol.PROTOCOLS.get(name)
+        assert known is None or document["protocol"]["hash"] == known.hash
+
+
+def test_a_class_whose_name_is_a_number_is_found_by_its_name(photos, export, tmp_path, capsys):
+    (tmp_path / "names.txt").write_bytes("\ufeff1\r\n10\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7\r\n8\r\ncaf\xe9\r\n".encode())
+    arguments = (photos / "a", "--model", export, "--out", tmp_path, "--class-names", tmp_path / "names.txt")
+    with pytest.warns(UserWarning, match="'1' is taken for a name: the class called '1' has the number 0"):
+        document = explain_json(capsys, *arguments, "--class", "1")
+    assert document["images"][0]["heads"]["gap"]["explained"]["class"] == 0
+    document = explain_json(capsys, *arguments, "--class", "CAFE\u0301")
+    assert document["images"][0]["heads"]["gap"]["explained"]["name"] == "caf\xe9"
+    (tmp_path / "names.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    assert main(["explain", *map(str, arguments)]) == 2
+    assert "names.txt is not UTF-8, so that its names cannot be read: save it in that" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -148,7 +182,11 @@ def test_a_class_by_name(photos, export, tmp_path, capsys):
         (["--model", "cifar_resnet8"], "No weights of cifar_resnet8 are published: give a file with --weights."),
         (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
         (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
+        (["--image-size", "0"], "--image-size must be positive, got 0."),
+        (["--num-classes", "-1"], "--num-classes must be positive, got -1."),
         (["--batch-size", "0"], "The batch size must be positive, got 0."),
+        (["--model", "https://a.org/m"], "https://a.org/m is an address, and models are read from folders: download"),
+        (["--out", "README.md/here"], "README.md/here/photo cannot be reached: something on the way is a file"),
         (["--seed=3"], "explain takes no --seed=3: see castream explain --help."),
     ],
 )

@@ -19,7 +19,8 @@ from sklearn.datasets import load_sample_image
 import castream_jax as castream
 from castream_jax.data import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
-from castream_jax.explanation.explain import _explain, class_number
+from castream_jax.explanation.class_number import class_number
+from castream_jax.explanation.explain import _explain
 from castream_jax.explanation.given_images import OrientationWarning, read_image
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
@@ -199,6 +200,36 @@ def test_classes_by_name():
         class_number("cardigan", names, 1000)
     with pytest.raises(ValueError, match="names of the model's classes are not known: give a number"):
         class_number("cardigan", (), 1000)
+    assert class_number("cafe\u0301", ("tea", "caf\xe9"), 2) == 1  # two spellings of one name
+    for number in (3, np.int64(3), np.array(3), jnp.int32(3)):
+        assert class_number(number, names, 1000) == 3
+    for label in (3.7, True, np.True_, [3], None):
+        with pytest.raises(ValueError, match="A class is asked for by its number or its name, got "):
+            class_number(label, names, 1000)
+    for label in ("--1", "1_0", "3.0"):
+        with pytest.raises(ValueError, match=f"There is no class called '{label}'"):
+            class_number(label, names, 1000)
+
+
+NUMERIC = ("1", "10", "11", "12", "2", "3", "4", "5", "6", "7", "8", "9")  # folders, in the order of their names
+
+
+@pytest.mark.parametrize(
+    ("label", "number", "said"),
+    [
+        ("2", 4, "'2' is taken for a name: the class called '2' has the number 4; the class with the number 2 is"),
+        ("12", 3, "'12' is taken for a name: the class called '12' has the number 3\\.$"),
+        ("0", 0, "0 is taken for a number: class 0 is called '1'\\.$"),
+        (2, 2, "2 is taken for a number: class 2 is called '11'; the class called '2' is asked for by its name"),
+    ],
+)
+def test_a_name_goes_before_a_number_and_where_they_disagree_it_is_said(label, number: int, said: str):
+    with pytest.warns(UserWarning, match=said):
+        assert class_number(label, NUMERIC, 12) == number
+
+
+def test_digits_are_their_numbers_without_a_word():
+    assert [class_number(label, tuple("0123456789"), 10) for label in ("7", 7)] == [7, 7]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])

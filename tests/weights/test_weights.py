@@ -1,5 +1,6 @@
 """Weight files: every format read, every broken one refused with one sentence."""
 
+from collections.abc import Iterable
 import os
 from pathlib import Path
 import pickle
@@ -12,7 +13,7 @@ import safetensors.numpy
 
 import castream_jax as castream
 from castream_jax.backbones import fingerprint, save_torch_weights, torch_state_dict
-from castream_jax.weights.files import read_weights
+from castream_jax.weights.files import read_weights, write_safetensors
 
 
 @pytest.fixture
@@ -150,3 +151,113 @@ def test_safetensors_are_in_torch_layout(backbone, tmp_path: Path):
     tensors = safetensors.numpy.load_file(tmp_path / "w.safetensors")
     assert tensors["conv1.weight"].shape == (16, 3, 3, 3)
     np.testing.assert_array_equal(tensors["linear.weight"].T, backbone.linear.kernel[...])
+
+
+def save(tensors: dict[str, np.ndarray], path: Path, request: pytest.FixtureRequest) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, **tensors)
+    elif path.suffix == ".safetensors":
+        write_safetensors(tensors, path)
+    else:
+        torch = request.getfixturevalue("torch")
+        torch.save({name: torch.tensor(value) for name, value in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.model.backbone."])
+def test_what_training_wraps_a_network_in_is_taken_off_in_every_format(backbone, tmp_path, request, suffix, prefix):
+    tensors = {f"{prefix}{name}": value for name, value in torch_state_dict(backbone).items()}
+    tensors |= {"n_averaged": np.array(3), f"{prefix}bn1.num_batches_tracked": np.array(3)}
+    path = save(tensors, tmp_path / f"w{suffix}", request)
+    assert fingerprint(castream.load_backbone("cifar_resnet8", path)) == fingerprint(backbone)
+    assert "conv1.weight" in read_weights(path)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+def test_a_network_whose_own_names_begin_so_keeps_them(tmp_path: Path):
+    class Wrapped(nnx.Module):
+        name, num_classes = "wrapped", 10
+
+        def __init__(self, seed: int):
+            self.model = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(seed))
+
+    saved, loaded = Wrapped(0), Wrapped(1)
+    castream.load_torch_state_dict(loaded, {f"module.{n}": v for n, v in torch_state_dict(saved).items()})
+    chex.assert_trees_all_equal(torch_state_dict(loaded), torch_state_dict(saved))
+
+
+def refused(backbone: castream.Backbone, names: Iterable[str]) -> str:
+    with pytest.raises(ValueError, match="These weights are not those of a 10-class cifar_resnet8") as error:
+        castream.load_torch_state_dict(backbone, {name: np.zeros(1, np.float32) for name in names})
+    return str(error.value)
+
+
+def test_other_prefixes_are_named_and_long_lists_are_cut(backbone):
+    names = list(torch_state_dict(backbone))
+    message = refused(backbone, [f"encoder.net.{name}" for name in names])
+    assert "missing: " in message
+    assert f" and {len(names) - 5} more; extra: encoder.net." in message
+    assert "They are there under 'encoder.net.': save these tensors alone, without that prefix." in message
+    message = refused(backbone, [*(f"backbone.body.{name}" for name in names), "rpn.head.conv.weight"])
+    assert "They are there under 'backbone.body.'" in message
+    assert len(refused(backbone, [f"layer{i}.{name}" for name in names for i in range(100)])) < 1000
+
+
+@pytest.mark.parametrize(
+    ("names", "looks"),
+    [
+        (["cls_token", "blocks.0.attn.qkv.weight"], "timm's names for a vision transformer"),
+        (["conv_proj.weight", "encoder.layers.encoder_layer_0.ln_1.weight"], "torchvision's names for a vision"),
+        (["vit.encoder.layer.0.attention.attention.query.weight"], "Hugging Face's names for a vision transformer"),
+        (["resnet.embedder.embedder.convolution.weight"], "Hugging Face's names for a ResNet"),
+        (["resnet.encoder.stages.0.layers.0.shortcut.convolution.weight"], "Hugging Face's names for a ResNet"),
+        (["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"], "timm's names for a ConvNeXt"),
+        (["conv_stem.weight", "blocks.0.0.conv_dw.weight"], "timm's names for an EfficientNet"),
+        (["_conv_stem.weight"], "efficientnet_pytorch's names"),
+        (["backbone.body.conv1.weight", "roi_heads.box_head.fc6.weight"], "a detection model"),
+        (["features.0.weight", "classifier.0.weight"], "torchvision's names for a VGG"),
+        (["layer4.2.conv3.weight", "fc.weight"], "torchvision's names for a ResNet with bottleneck blocks"),
+        (["cls_token", "l1.to_out.1.weight"], "a CA-Stream, which has no backbone in it"),
+        (["optimizer.state.0.exp_avg", "conv1.weight"], "a training checkpoint with the state of an optimizer"),
+    ],
+)
+def test_it_is_guessed_what_a_file_is(backbone, names: list[str], looks: str):
+    assert f"The file looks like {looks}" in refused(backbone, names)
+
+
+def test_the_weights_of_a_checkpoint_are_taken_out_or_it_is_said_what_is_in_it(backbone, tmp_path: Path, torch):
+    tensors = {name: torch.tensor(value) for name, value in torch_state_dict(backbone).items()}
+    state = {"state": {0: {"exp_avg": tensors["conv1.weight"]}}, "param_groups": [{"lr": 0.1}]}
+    path = tmp_path / "w.pth"
+    for entry in ("state_dict", "model", "model_state_dict"):
+        torch.save({entry: tensors, "optimizer": state, "epoch": 3}, path)
+        assert fingerprint(castream.load_backbone("cifar_resnet8", path)) == fingerprint(backbone)
+    torch.save({"model": tensors, "model_ema": tensors, "optimizer": state}, path)
+    with pytest.raises(ValueError, match="several sets of weights, model, model_ema: save one of them"):
+        read_weights(path)
+    torch.save({"optimizer": state, "epoch": 3}, path)
+    with pytest.raises(
+        ValueError, match=r"holds the entries optimizer, epoch\. It looks like a training checkpoint with"
+    ):
+        read_weights(path)
+
+
+def test_weights_of_another_type_are_refused(backbone):
+    weights = torch_state_dict(backbone)
+    weights["conv1.weight"] = weights["conv1.weight"].astype(np.int8)
+    with pytest.raises(ValueError, match=r"not floating point: conv1\.weight is int8"):
+        castream.load_torch_state_dict(backbone, weights)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+def test_what_is_no_file_is_told_in_a_sentence(backbone, tmp_path):
+    for weights, sentence in (
+        ("https://download.pytorch.org/models/w.pth", "is an address, and weights are read from files: download it"),
+        (None, "weights must be a path or a name, got NoneType"),
+        (torch_state_dict(backbone), "got dict: load_torch_state_dict takes tensors"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            castream.load_backbone("cifar_resnet8", weights)
+    with pytest.raises(ValueError, match=r"A state_dict is \{name: array\}, got list"):
+        castream.load_torch_state_dict(backbone, [])
