@@ -164,7 +164,7 @@ def test_convert_writes_checked_safetensors(tmp_path, resnet8_weights, capsys, o
     assert main(["convert", str(source), "--arch", "cifar_resnet8", "--out", str(tmp_path / out)]) == 0
     path, trunk = capsys.readouterr().out.splitlines()
     chex.assert_trees_all_equal(safetensors.numpy.load_file(path), weights)
-    assert trunk == f"trunk fingerprint {fingerprint(castream.load_backbone('cifar_resnet8', tmp_path / out))}"
+    assert trunk == f"backbone fingerprint {fingerprint(castream.load_backbone('cifar_resnet8', tmp_path / out))}"
     assert [file.name for file in Path(path).parent.iterdir()] == [Path(path).name]
 
 

@@ -41,7 +41,7 @@ def test_help_does_not_wait_for_jax(tmp_path: Path, arguments: list[str]):
 def test_results_are_on_stdout_and_logs_on_stderr_from_any_directory(tmp_path: Path):
     done = run(tmp_path, "-m", "castream_jax", "convert", "digits", "--arch", "cifar_resnet8", "--out", "w.safetensors")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'w.safetensors'}\ntrunk fingerprint ")
+    assert done.stdout.startswith(f"{tmp_path / 'w.safetensors'}\nbackbone fingerprint ")
     failed = run(tmp_path, "-m", "castream_jax", "report", "--workdir", "absent")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr.startswith("castream: No evaluation to report")

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the file and prints its path and the trunk's fingerprint.
+    """Writes the file and prints its path and the backbone's fingerprint.
 
     Raises:
         ValueError: if the weights are not the architecture's, or `--out` is no place for them.
@@ -48,4 +48,4 @@ def run(arguments: argparse.Namespace) -> None:
     path = out if out.suffix == ".safetensors" else out / TRUNK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     save_torch_weights(backbone, path)
-    print(f"{path.resolve()}\ntrunk fingerprint {fingerprint(backbone)}")
+    print(f"{path.resolve()}\nbackbone fingerprint {fingerprint(backbone)}")

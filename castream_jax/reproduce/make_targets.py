@@ -156,7 +156,7 @@ def _write_plot(target: str, run: Run, folder: Path, *, comparable: bool) -> lis
     protocol = summary["protocol"]
     caption = (
         f"{title} {summary['name']} ({run.label}), {summary['images']:,} images explained, accuracy over "
-        f"{summary['accuracy_images']:,}; protocol {protocol['name']} ({protocol['hash']}), trunk fingerprint "
+        f"{summary['accuracy_images']:,}; protocol {protocol['name']} ({protocol['hash']}), backbone fingerprint "
         f"{summary['trunk_fingerprint']}, run {summary['run']}."
     )
     return save_figure(figure, folder, target, [caption])

@@ -96,7 +96,7 @@ def write_figure(target: str, model: Model, config: Config, folder: Path, label:
         figure = overlay_grid(batch["pixels"], classes, columns)
     caption = (
         f"{title}. Rows: {config.name}, test images of ours. Network: {label}; protocol {protocol.name} "
-        f"({protocol.hash}), trunk fingerprint {fingerprint(model.backbone)}."
+        f"({protocol.hash}), backbone fingerprint {fingerprint(model.backbone)}."
     )
     images = [f"- {name}: {source.name(int(i))}" for name, i in zip(classes, batch["index"], strict=True)]
     return save_figure(figure, folder, target, [caption, "", *images])

@@ -95,7 +95,7 @@ def provenance(result: OurResult, dataset: str, network: str) -> dict[str, str]:
         "Experiment": f"{network}, {dataset}: {summary['name']} ({result.config})",
         "Images": f"{summary['images']:,}; accuracy over {summary['accuracy_images']:,}",
         "Protocol": f"{protocol['name']} ({protocol['hash']})",
-        "Trunk fingerprint": summary["trunk_fingerprint"],
+        "Backbone fingerprint": summary["trunk_fingerprint"],
         "Run": summary.get("run", ""),
         "Date": summary.get("date", ""),
         "Device": summary.get("device", ""),
