@@ -1,10 +1,14 @@
 """The config of an experiment: every field with the paper's recipe as default, and where configs are read from."""
 
+import builtins
 from collections.abc import Iterator, Sequence
 import difflib
+import functools
 import json
+import operator
 import os
 from pathlib import Path
+import re
 import runpy
 from typing import Any, TypeAlias
 
@@ -174,10 +178,27 @@ def _from_python(file: Path, argument: str) -> Config:
                 raise ValueError("it has no function get_config, so it is no config")
             return get_config(argument) if argument else get_config()
         except Exception as error:  # whatever a config may raise
-            said = located(error, file)
+            said = located(_in_short(error), file)
             if isinstance(error, ImportError) and error.name == "common":
                 said = f"{said.rstrip('.')}; copy configs/common.py beside it or into the folder above."
             raise ValueError(said) from error
+
+
+# What a field of each type takes.
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", tuple: "a tuple"}
+
+
+def _in_short(error: Exception) -> Exception:
+    """What ml_collections says of a field that does not exist or takes another type, in one sentence."""
+    text, short = str(error), ""
+    if unknown := re.search(r'Key "(\w+)" does not exist', text):
+        near = re.search(r'Did you mean "(\w+)"', text)
+        short = f"there is no field {unknown[1]!r} here{f': did you mean {near[1]!r}?' if near else ''}"
+    elif other := re.search(r"field '(\w+)' .*?\. (.*) is of original type .* to type <class '(\w+)'>", text):
+        short = (
+            f"the field {other[1]!r} takes {_KINDS.get(getattr(builtins, other[3], None), other[3])}, got {other[2]!r}"
+        )
+    return AttributeError(short).with_traceback(error.__traceback__) if short else error
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -201,7 +222,11 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     try:
         values(command)
     except (TypeError, flags.Error) as error:
-        raise ValueError(f"A field of the config cannot take that value: {error}.") from error
+        flag = re.search(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+        if flag is None:
+            raise ValueError(f"A field of the config cannot take that value: {error}.") from error
+        kind = _KINDS.get(type(functools.reduce(operator.getitem, flag[1].split("."), config)), "another value")
+        raise ValueError(f"config.{flag[1]} takes {kind}, got {flag[2]!r}.") from error
     return settle(values["config"].value, Path())
 
 
