@@ -3,7 +3,10 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from castream_jax.data.source import Source
 
 from castream_jax.commands.start import add_import_option, user_path
 
@@ -33,10 +36,12 @@ def check(arguments: argparse.Namespace) -> None:
     """Checks each split, prints what it holds and draws its sample.
 
     Raises:
-        ValueError: if an image is unreadable, when all splits are done.
+        ValueError: if a split has other classes than the training split; or if an image is unreadable, when all splits
+            are done.
     """
     from castream_jax.data.check import check_source, describe, sample
     from castream_jax.data.from_config import open_source, splits_of
+    from castream_jax.data.renumbered import check_class_names, numbered_as
     from castream_jax.drawing.sample_sheet import write_sample
     from castream_jax.experiment.config import base_config
     from castream_jax.runtime.progress import Progress
@@ -47,8 +52,11 @@ def check(arguments: argparse.Namespace) -> None:
     sources = {}
     for split in arguments.split or splits_of(arguments.source, arguments.path):
         data.update(train_split=split)
-        side = split if arguments.source == "digits" else "train"
-        sources[split] = open_source(data, side, rows="images")
+        sources[split] = open_source(data, split if arguments.source == "digits" else "train", rows="images")
+    training = sources.get("train") or _training_split(data, next(iter(sources.values())))
+    check_class_names(training.class_names)
+    for split, source in sources.items():
+        sources[split] = numbered_as(source, training.class_names, f"The split {split!r} of {data.path}")
     unreadable = 0
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
@@ -63,3 +71,14 @@ def check(arguments: argparse.Namespace) -> None:
             f"unreadable images: {unreadable}, named above; replace or remove them, or train and evaluate with "
             "--config.data.on_error=skip."
         )
+
+
+def _training_split(data: Any, otherwise: "Source") -> "Source":
+    """The training split, which numbers the classes of those that are checked, where it is there."""
+    from castream_jax.data.from_config import open_source
+
+    data.update(train_split="train")
+    try:
+        return open_source(data, "train")
+    except (OSError, ValueError):
+        return otherwise

@@ -11,6 +11,7 @@ import numpy as np
 
 from castream_jax.data.decode import EncodedImage, Traits, UnreadableImageError
 from castream_jax.data.image_paths import Skipped, describe_skipped
+from castream_jax.data.renumbered import numbering
 from castream_jax.data.source import Source, open_record
 
 
@@ -117,6 +118,8 @@ def _labels(record: Any) -> list[int]:
 def describe(check: Check, class_names: tuple[str, ...]) -> Iterator[str]:
     """The result as lines of text."""
     yield f"{check.images:,} images of {len(class_names)} classes"
+    if note := numbering(class_names):
+        yield note
     counts = [check.per_class[label] for label in range(len(class_names))]
     if counts:
         absent = [name for name, count in zip(class_names, counts, strict=True) if not count]

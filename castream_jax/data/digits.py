@@ -59,6 +59,11 @@ class CanvasDigits:
     def class_names(self) -> tuple[str, ...]:
         return tuple("0123456789")
 
+    @property
+    def labels(self) -> Int32[np.ndarray, " canvases"]:
+        """The digit of each canvas."""
+        return np.tile(self._labels, self._canvases_per_digit)
+
     def __len__(self) -> int:
         return len(self._labels) * self._canvases_per_digit
 

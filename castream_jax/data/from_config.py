@@ -1,5 +1,6 @@
 """Opens what an experiment's `config.data` describes."""
 
+from collections.abc import Sequence
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.loader import eval_loader
 from castream_jax.data.named_sources import SOURCES, check_source, register_source
 from castream_jax.data.reader import Transform
+from castream_jax.data.renumbered import numbered_as
 from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
 from castream_jax.data.transforms import CenterCrop, Squash
@@ -35,35 +37,91 @@ _OURS = (*SOURCES, "voc")  # read a path; a plugin's source need not
 RESIZES = ("squash", "center_crop", "none")
 
 
-def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None = None) -> Source:
-    """The training or the test data of an experiment.
+def open_source(
+    data_config: DataConfig,
+    split: str,
+    rows: Literal["images", "pairs"] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
+    """The training, the validation or the test data of an experiment.
 
     Args:
         data_config: `source` is one of `SOURCES`, "voc" or "digits". The last reads `canvases_per_digit` (of the
-            training split: a test digit is always shown once), `image_size` and `seed`; all others read `path`,
+            training split: any other digit is shown once), `image_size` and `seed`; all others read `path`,
             `train_split` and `test_split`, and "voc" reads `difficult` too. With a `test_fraction` the test data are
-            that part of the training split. `exif_orientation` and `max_pixels` say how image files are decoded.
-        split: "train" or "test".
-        rows: what a record of multi-label data is, see `Voc`; by default images for training and pairs for testing.
+            that part of the training split. To validate on are either the `validation_split`, or a
+            `validation_fraction` of what is left of the training split. `exif_orientation` and `max_pixels` say how
+            image files are decoded.
+        split: "train", "validation" or "test".
+        rows: what a record of multi-label data is, see `Voc`; by default pairs for testing, else images.
+        class_names: of the training data, which number the classes: those of another split are matched by name. By
+            default classes have the numbers that they have in this split.
 
     Raises:
-        ValueError: the source or the split is unknown, or it cannot be decoded as `data_config` says.
+        ValueError: the source or the split is unknown, there is nothing to validate on, there are classes that
+            `class_names` lacks, or images cannot be decoded as `data_config` says.
         FileNotFoundError: there is no such data.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"unknown split '{split}'; choose 'train' or 'test'")
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"unknown split '{split}'; choose 'train', 'validation' or 'test'")
+    check_source(data_config.source)
+    fraction = check_fraction(data_config)
+    if split == "test" or not fraction:
+        source = _open_split(data_config, split, rows)
+    else:
+        copies = data_config.canvases_per_digit if data_config.source == "digits" else 1
+        training = _open_split(data_config, "train", rows)
+        held = split == "validation"
+        source = hold_out(
+            training, fraction, held, field="validation_fraction", salt=str(data_config.seed), copies=copies
+        )
+    if class_names is None:
+        return source
+    return numbered_as(source, class_names, f"The {split} data ({describe_split(data_config, split)})")
+
+
+def describe_split(data_config: DataConfig, split: str) -> str:
+    """Where a split comes from: its name, and the folder."""
+    fraction = data_config.get(f"{split}_fraction", 0)
+    if fraction:
+        return f"{fraction:g} of {describe_split(data_config, 'train')}"
+    named = split if data_config.source == "digits" else data_config[f"{split}_split"]
+    return f"{data_config.source} {named!r}" + (f" in {data_config.path}" if data_config.get("path") else "")
+
+
+def check_fraction(data_config: DataConfig) -> float:
+    """`validation_fraction`, 0 where there is none; a ValueError beside a `validation_split`."""
+    fraction, named = data_config.get("validation_fraction", 0), data_config.get("validation_split", "")
+    if fraction and named:
+        raise ValueError(
+            f"config.data.validation_split={named!r} and config.data.validation_fraction={fraction} exclude each other: give one"
+        )
+    return fraction
+
+
+def _open_split(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None) -> Source:
+    """A split without what is held out of it for validation."""
     source = data_config.source
-    check_source(source)
+    if split == "validation" and not data_config.get("validation_split", ""):
+        raise ValueError(
+            "there is nothing to validate on: set config.data.validation_fraction, such as 0.1 of the training split, or "
+            "config.data.validation_split, the name of a split"
+        )
     fraction = data_config.get("test_fraction", 0)
     if fraction and source in ("digits", "voc"):
-        raise ValueError(f"data.test_fraction is for folders without a test split, and '{source}' has one")
+        raise ValueError(f"config.data.test_fraction is for folders without a test split, and '{source}' has one")
     if source == "digits":
+        named = data_config.validation_split if split == "validation" else split
         canvases = data_config.canvases_per_digit if split == "train" else 1
-        return CanvasDigits(split, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
-    path, named = data_config.path, data_config.train_split if fraction else data_config[f"{split}_split"]
+        return CanvasDigits(named, canvases, canvas_size=data_config.image_size, seed=data_config.seed)
+    path, named = data_config.path, data_config[f"{split}_split"]
+    held = fraction and split in ("train", "test")
+    if held:
+        named = data_config.train_split
     if source == "voc":
-        voc = Voc(path, named, rows or ("images" if split == "train" else "pairs"), data_config.difficult)
-        return _decoded(voc, data_config)
+        return _decoded(
+            Voc(path, named, rows or ("pairs" if split == "test" else "images"), data_config.difficult), data_config
+        )
     try:
         opened = _decoded(SOURCES[source].open(path, named), data_config)
     except FileNotFoundError as error:
@@ -71,7 +129,7 @@ def open_source(data_config: DataConfig, split: str, rows: Literal["images", "pa
             raise
         hint = "--config.data.test_fraction=0.2 tests on a fifth of the training images"
         raise FileNotFoundError(f"{error}; {hint}") from error
-    return hold_out(opened, fraction, test=split == "test") if fraction else opened
+    return hold_out(opened, fraction, split == "test", field="test_fraction") if held else opened
 
 
 def _decoded(source: Source, data_config: DataConfig) -> Source:

@@ -6,7 +6,7 @@ be pickled.
 
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 import numpy as np
 
 
@@ -46,3 +46,14 @@ class Source(Protocol):
 def open_record(source: Source, index: int) -> Any:
     """Record `index`; from a source of files, which has `open`, with "pixels" an `EncodedImage`, not decoded yet."""
     return getattr(source, "open", source.__getitem__)(index)
+
+
+def stored_labels(source: Source) -> Int32[np.ndarray, " images"] | None:
+    """The label of every record where the source has them at hand (as `labels`); None where records must be read."""
+    labels = getattr(source, "labels", None)
+    return None if labels is None or np.shape(labels) != (len(source),) else np.asarray(labels, np.int32)
+
+
+def has_several_labels(source: Source) -> bool:
+    """Whether records have a `target` beside their `label`."""
+    return "target" in open_record(source, 0)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Int32
 import numpy as np
 
-from castream_jax.data.source import Record, Source, open_record
+from castream_jax.data.source import Record, Source, open_record, stored_labels
 
 
 class Subset:
@@ -23,6 +24,11 @@ class Subset:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self._source.class_names
+
+    @property
+    def labels(self) -> Int32[np.ndarray, " images"] | None:
+        labels = stored_labels(self._source)
+        return None if labels is None else labels[self._indices]
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -112,7 +112,7 @@ def test_voc_gives_images_for_training_and_pairs_for_testing(monkeypatch):
 
 
 def test_unknown_split_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"^unknown split 'val'; choose 'train' or 'test'$"):
+    with pytest.raises(ValueError, match=r"^unknown split 'val'; choose 'train', 'validation' or 'test'$"):
         open_source(_config(), "val")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from castream_jax.data import CanvasDigits, ImageFolder, Squash, eval_loader, open_source
+from castream_jax.data import ImageFolder, Squash, eval_loader, open_source
 from castream_jax.data.hold_out import hold_out
 from castream_jax.experiment.config import base_config
 
@@ -37,7 +37,7 @@ def test_a_fraction_of_each_class_is_held_out_and_the_parts_are_disjoint(flat_tr
 
 
 def test_records_of_a_part_are_numbered_from_0(flat_tree):
-    test = hold_out(ImageFolder(flat_tree, "train"), 0.3, test=True)
+    test = hold_out(ImageFolder(flat_tree, "train"), 0.3, True, field="test_fraction")
     (batch,) = eval_loader(test, batch_size=4, transforms=[Squash(8)])
     assert batch["index"].tolist() == [0, 1, 2, 3]
     assert batch["label"].tolist() == test.labels.tolist() == [0, 0, 0, 2]
@@ -60,8 +60,8 @@ def test_a_missing_test_split_names_the_option(flat_tree):
         ({"test_fraction": 0.5, "source": "digits"}, "'digits' has one"),
     ],
 )
-def test_bad_fractions_are_explained(flat_tree, fields, sentence):
+def test_bad_fractions_are_explained(flat_tree, numbered, fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         open_source(_config(flat_tree, **fields), "test")
-    with pytest.raises(ValueError, match="needs the labels of all images beforehand, which CanvasDigits does not have"):
-        hold_out(CanvasDigits("test"), 0.5, test=True)
+    with pytest.raises(ValueError, match="needs the labels of all images beforehand, which Numbered does not have"):
+        hold_out(numbered(3), 0.5, True, field="test_fraction")
