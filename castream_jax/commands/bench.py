@@ -118,10 +118,10 @@ def _new_report(quick: bool, out: Path | None) -> dict[str, Any]:
 
 def _write(report: Mapping[str, Any], path: Path) -> None:
     from castream_jax.reporting.benchmarks import benchmarks_table
-    from castream_jax.runtime.atomic_files import write_atomically
+    from castream_jax.runtime.atomic_files import write_atomically, write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     title = f"# Speed and memory: {report['machine']['device']}, {report['machine']['cores']} cores"
     write_atomically(path.with_suffix(".md"), "\n".join([title, "", *benchmarks_table(report), ""]))
 

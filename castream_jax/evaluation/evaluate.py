@@ -15,6 +15,7 @@ from castream_jax.evaluation.open import open_evaluation
 from castream_jax.evaluation.parts import list_parts
 from castream_jax.evaluation.write_summary import write_summary
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.lock import only_one
 from castream_jax.runtime.mesh import data_mesh, wait_for_all_processes
 from castream_jax.runtime.progress import Progress
 
@@ -46,34 +47,38 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
 
     Raises:
         FileNotFoundError: if there is no trained model or no data.
-        ValueError: if workdir, weights, data, methods or protocol do not fit.
+        ValueError: if workdir, weights, data, methods or protocol do not fit, the model's output is not finite on an
+            image, or another evaluation holds the workdir.
     """
     # --- open ---
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
     evaluation = open_evaluation(config, workdir, mesh)
     workdir, settings, images = evaluation.workdir, config.evaluation, len(evaluation.source)
 
-    # --- resume ---
-    say = Progress("evaluate", total=images, unit="images").say
-    tell_skipped(evaluation.source, say)
-    if jax.process_index() == 0:
-        part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
-        claim_results(workdir, evaluation.identity, part_size, say)
-    wait_for_all_processes()
-    parts = list_parts(images, workdir.read_run()["part_size"], settings.max_images, settings.gallery)
-    left = sum(len(part.positions) for part in parts if not part.is_whole(workdir))
-    if left < images:
-        there = f"{images - left:,} of {images:,} images"
-        say(f"continuing after {there}" if left else f"{there} were there already")
+    with only_one(workdir, "evaluation"):
+        # --- resume ---
+        say = Progress("evaluate", total=images, unit="images").say
+        tell_skipped(evaluation.source, say)
+        for remark in evaluation.remarks():
+            say(remark)
+        if jax.process_index() == 0:
+            part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
+            claim_results(workdir, evaluation.identity, part_size, say)
+        wait_for_all_processes()
+        parts = list_parts(images, workdir.read_run()["part_size"], settings.max_images, settings.gallery)
+        left = sum(len(part.positions) for part in parts if not part.is_whole(workdir))
+        if left < images:
+            there = f"{images - left:,} of {images:,} images"
+            say(f"continuing after {there}" if left else f"{there} were there already")
 
-    # --- explain parts ---
-    begin = time.perf_counter()
-    explain_parts(evaluation, parts, say)
-    wait_for_all_processes()
-    seconds = time.perf_counter() - begin
+        # --- explain parts ---
+        begin = time.perf_counter()
+        explain_parts(evaluation, parts, say)
+        wait_for_all_processes()
+        seconds = time.perf_counter() - begin
 
-    # --- summarise ---
-    if jax.process_index() == 0:
-        write_summary(evaluation, parts, left, seconds)
-    wait_for_all_processes()
-    return workdir.read_summary()
+        # --- summarise ---
+        if jax.process_index() == 0:
+            write_summary(evaluation, parts, left, seconds)
+        wait_for_all_processes()
+        return workdir.read_summary()

@@ -1,6 +1,6 @@
 """The long part of an evaluation: batches go to the devices, and what comes back is written part by part."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from castream_jax.attribution import upsample
 from castream_jax.attribution.chunk_size import chunk_for
-from castream_jax.data import describe_unreadable, evaluation_batches
+from castream_jax.data import Source, describe_unreadable, evaluation_batches
 from castream_jax.data.loader import Batch
 from castream_jax.data.subset import Subset
 from castream_jax.evaluation.on_device import explain_batch, predict_batch
@@ -39,11 +39,12 @@ def explain_parts(evaluation: Evaluation, parts: Sequence[EvaluationPart], say: 
 
     def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
         chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=memory_bytes)
-        top, maps, scores = explain_batch(model, pixels, label, methods=methods, protocol=protocol, chunk=chunk)
-        return {"top": top, "scores": scores}, maps
+        seen, maps, scores = explain_batch(model, pixels, label, methods=methods, protocol=protocol, chunk=chunk)
+        return {"top": seen.top, "finite": seen.finite, "scores": scores}, maps
 
     def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
-        return {"top": predict_batch(model, pixels), "scores": {}}, {}
+        seen = predict_batch(model, pixels)
+        return {"top": seen.top, "finite": seen.finite, "scores": {}}, {}
 
     own = parts[jax.process_index() :: jax.process_count()]
     _write_parts(evaluation, [part for part in own if part.explained], explain, "interpretability", say)
@@ -60,6 +61,33 @@ def one_behind(function: Callable[[Batch], T], batches: Iterable[Batch]) -> Iter
         pending = started
     if pending is not None:
         yield pending
+
+
+def check_outputs(
+    finite: Mapping[str, Bool[np.ndarray, " b"]],
+    scores: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
+    batch: Batch,
+    source: Source,
+) -> None:
+    """Raises a ValueError that names the first image on which a head's logits, or a score, are not finite.
+
+    Args:
+        finite: per head, whether its logits are.
+        scores: per head and method, see `castream.score`.
+        batch: of an `eval_loader` over `source`, or a part of it.
+        source: has the images' names.
+    """
+    checks = {f"the logits of head {head!r}": here for head, here in finite.items()}
+    for (head, method), of_key in scores.items():
+        whole = [np.isfinite(values).reshape(len(values), -1).all(1) for values in of_key.values()]
+        checks[f"a score of {method!r} under head {head!r}"] = np.all(whole, axis=0)
+    for what, here in checks.items():
+        if (wrong := np.flatnonzero(~here & batch["mask"])).size:
+            name = source.name(int(batch["index"][wrong[0]]))
+            raise ValueError(
+                f"{name}: the model's output is not finite ({what}): look at its weights, and at the type it computes "
+                "in (config.backbone.dtype). The parts of the evaluation that were written before are kept."
+            )
 
 
 def _write_parts(
@@ -114,7 +142,9 @@ def _results(
                 images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
                 images[i] |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
         given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
-        results = {**jax.device_get(results), **given}
+        results = jax.device_get(results)
+        check_outputs(results.pop("finite"), results["scores"], batch, evaluation.source)
+        results |= given
         if "box" in batch:
             for key, saliency in maps.items():
                 at_size = np.asarray(upsample(jnp.asarray(saliency), *batch["pixels"].shape[1:3]))

@@ -17,7 +17,7 @@ from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
-from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.atomic_files import write_json
 from castream_jax.version import __version__
 
 Identity = dict[str, Any]
@@ -77,7 +77,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
         for path in workdir.results:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         run = {"hash": identity_hash(identity), "part_size": part_size, "identity": identity}
-        write_atomically(workdir.run, json.dumps(run, indent=2) + "\n")
+        write_json(workdir.run, run)
     for folder in (workdir.gallery_parts, workdir.predictions, workdir.rows):
         folder.mkdir(exist_ok=True)
         for unfinished in folder.glob(".*"):  # of a killed process
@@ -90,7 +90,8 @@ def identity_hash(identity: Identity) -> str:
 
 
 def _digest(texts: list[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    # Names of files need not be UTF-8.
+    return hashlib.sha256("\n".join(texts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _array_digest(tree: Any) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from castream_jax.data import Source
-from castream_jax.data.source import open_record
 from castream_jax.evaluation.statistics import bootstrap_counts, interval
 from castream_jax.evaluation.summary import REFERENCE
 from castream_jax.metrics.average_precision import mean_average_precision, resampled_average_precision
@@ -17,11 +16,6 @@ MEASURE = "mean_average_precision"
 
 # Fewer than of the means: each resample ranks all images anew, for every class.
 RESAMPLES = 1000
-
-
-def has_several_labels(source: Source) -> bool:
-    """Whether records have a `target` beside their `label`."""
-    return "target" in open_record(source, 0)
 
 
 def class_scores_table(batches: Iterator[tuple[Any, dict[str, Float[np.ndarray, "b k"]]]], source: Source) -> pa.Table:

@@ -1,9 +1,11 @@
 """One batch on the devices: a trunk pass for predictions and maps of all heads, then their scores."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from castream_jax.attribution import Inputs, saliency_maps
 from castream_jax.metrics import scores_of_maps
@@ -17,10 +19,17 @@ Tree = Any
 TOP = 5  # a label among so many most probable classes counts for the top-5 accuracy
 
 
+class Predictions(NamedTuple):
+    """Per head the most probable classes, see `top_classes`, and whether the logits are finite."""
+
+    top: dict[str, Int[Array, "b top"]]
+    finite: dict[str, Bool[Array, " b"]]
+
+
 @OverImages
-def predict_batch(model: Model, pixels: UInt8[Array, "b h w 3"]) -> dict[str, Int[Array, "b top"]]:
-    """The most probable classes under each head, see `top_classes`."""
-    return {head: top_classes(logits) for head, logits in model(to_unit_range(pixels)).items()}
+def predict_batch(model: Model, pixels: UInt8[Array, "b h w 3"]) -> Predictions:
+    """What each head predicts."""
+    return _predictions(model(to_unit_range(pixels)))
 
 
 @OverImages
@@ -38,8 +47,8 @@ def explain_batch(
     methods: tuple[str, ...],
     protocol: Protocol,
     chunk: int,
-) -> tuple[Tree, Tree, Tree]:
-    """Most probable classes `{head: [B, top]}`, maps `{(head, method): [B, h, w]}` and scores (see `castream.score`).
+) -> tuple[Predictions, Tree, Tree]:
+    """What each head predicts, maps `{(head, method): [B, h, w]}` and scores (see `castream.score`).
 
     Args:
         model: backbone with heads.
@@ -51,7 +60,12 @@ def explain_batch(
     probabilities = {head: protocol.probabilities(logits) for head, logits in inputs.logits.items()}
     maps = saliency_maps(inputs, methods)
     scores = scores_of_maps(model, inputs.pixels, labels, maps, probabilities, protocol, chunk)
-    return {head: top_classes(logits) for head, logits in inputs.logits.items()}, maps, scores
+    return _predictions(inputs.logits), maps, scores
+
+
+def _predictions(logits: Mapping[str, Float[Array, "b k"]]) -> Predictions:
+    finite = {head: jnp.isfinite(of_head).all(1) for head, of_head in logits.items()}
+    return Predictions({head: top_classes(of_head) for head, of_head in logits.items()}, finite)
 
 
 def top_classes(logits: Float[Array, "b k"]) -> Int[Array, "b top"]:

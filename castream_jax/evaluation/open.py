@@ -1,5 +1,6 @@
 """What an evaluation is made of, checked before anything is written: data, model on the devices, methods, protocol."""
 
+from collections.abc import Iterator
 import dataclasses
 import os
 
@@ -9,11 +10,14 @@ from jax.sharding import Mesh
 
 from castream_jax.attribution.arguments import check_methods, check_probability
 from castream_jax.data import Source, open_source
+from castream_jax.data.renumbered import classes_without_images, listed
 from castream_jax.evaluation.identity import Identity, identify
 from castream_jax.evaluation.sanity import BASELINES
-from castream_jax.experiment.build import check_classes
+from castream_jax.experiment.build import check_classes, training_class_names
 from castream_jax.experiment.config import Config
-from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.origins import check_data, config_in_place
+from castream_jax.experiment.restore import restore_checkpoint
+from castream_jax.experiment.selection import ChosenCheckpoint, check_selection
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
@@ -34,11 +38,17 @@ class Evaluation:
     methods: tuple[str, ...]  # all that are evaluated, baselines among them
     protocol: Protocol
     identity: Identity
+    checkpoint: ChosenCheckpoint
 
     @property
     def batch_size(self) -> int:
         """Images per batch of this process, over all its devices."""
         return self.config.evaluation.batch_size * self.mesh.size
+
+    def remarks(self) -> Iterator[str]:
+        """What to know of the evaluation before it begins."""
+        if absent := classes_without_images(self.source):
+            yield f"{len(absent)} of {len(self.source.class_names)} classes have no test image: {listed(absent)}"
 
     def model_on_one_device(self) -> Model:
         """The model as the first device holds it, for work that is not worth sharing. Nothing is copied."""
@@ -53,11 +63,17 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
         if settings[field] < least:
             raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
     protocol = get_protocol(settings.protocol)
-    source = open_source(config.data, "test")
+    workdir, given = Workdir.at(workdir), config
+    workdir.check_experiment()
+    config = config_in_place(given, workdir)
+    check_data(config, workdir)
+    source = open_source(config.data, "test", class_names=training_class_names(given, workdir))
     check_classes(config, source)
-    model = nnx.merge(*nnx.split(restore_model(config, workdir, mesh=mesh)))  # heads in the order of the devices
+    model, checkpoint = restore_checkpoint(given, workdir, mesh=mesh)
+    check_selection(config, checkpoint)
+    model = nnx.merge(*nnx.split(model))  # heads in the order of the devices
     methods = [*settings.methods, *(BASELINES if settings.baselines else ())]
     methods = check_methods(model, list(dict.fromkeys(methods)), protocol)
     check_probability(model, protocol)
     identity = identify(config, source, model, methods, protocol)
-    return Evaluation(config, Workdir.at(workdir), mesh, source, model, methods, protocol, identity)
+    return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint)

@@ -14,7 +14,7 @@ from castream_jax.experiment.workdir import Workdir
 from castream_jax.metrics.randomisation import cascading_randomisation
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
-from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.atomic_files import write_json
 from castream_jax.training.step import to_unit_range
 
 BASELINES = ("random", "centre", "ones")
@@ -53,5 +53,5 @@ def sanity_check(
     pixels, labels = to_unit_range(jnp.asarray(batch["pixels"][readable])), batch["label"][readable]
     rows = cascading_randomisation(model, pixels, labels, methods, protocol)
     check = {"run": run, "images": len(positions), "rows": rows}
-    write_atomically(workdir.sanity, json.dumps(check, indent=2) + "\n")
+    write_json(workdir.sanity, check)
     return check

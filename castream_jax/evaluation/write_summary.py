@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 import datetime
 import importlib.metadata
-import json
 from typing import Any
 
 from flax import nnx
@@ -14,9 +13,10 @@ import pyarrow.parquet as pq
 
 from castream_jax.data import evaluation_batches, open_source
 from castream_jax.data.loader import Batch
-from castream_jax.evaluation.explain_parts import one_behind
+from castream_jax.data.source import has_several_labels
+from castream_jax.evaluation.explain_parts import check_outputs, one_behind
 from castream_jax.evaluation.identity import identity_hash
-from castream_jax.evaluation.multi_label import class_scores_table, has_several_labels, summarise_class_scores
+from castream_jax.evaluation.multi_label import class_scores_table, summarise_class_scores
 from castream_jax.evaluation.on_device import logits_batch
 from castream_jax.evaluation.open import Evaluation
 from castream_jax.evaluation.parts import EvaluationPart, write_gallery
@@ -30,8 +30,9 @@ from castream_jax.evaluation.summary import (
     summarise_rows,
 )
 from castream_jax.experiment.results import read_parts, write_table
+from castream_jax.experiment.selection import describe_checkpoint
 from castream_jax.experiment.workdir import Workdir
-from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.atomic_files import write_json
 from castream_jax.runtime.mesh import shard_batch
 from castream_jax.version import __version__
 
@@ -74,6 +75,7 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "run": run,
         "protocol": {"hash": protocol.hash, **protocol.as_dict()},
+        "checkpoint": describe_checkpoint(evaluation.config, evaluation.checkpoint),
         "trunk_fingerprint": evaluation.identity["trunk"],
         "trunk_dtype": evaluation.identity["dtype"],
         "class_names": list(source.class_names),
@@ -93,7 +95,7 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
     }
     if curves is not None:
         write_table(workdir.curves, curves)
-    write_atomically(workdir.summary, json.dumps(summary, indent=2) + "\n")
+    write_json(workdir.summary, summary)
 
 
 def _recognition(evaluation: Evaluation, predictions: pa.Table) -> dict[str, Summary]:
@@ -102,8 +104,9 @@ def _recognition(evaluation: Evaluation, predictions: pa.Table) -> dict[str, Sum
     entries = summarise_predictions(predictions)
     if has_several_labels(source):
         if not path.exists():
-            images = open_source(evaluation.config.data, "test", rows="images")
-            batches = iter(evaluation_batches(evaluation.config.data, images, evaluation.batch_size))
+            data, names = evaluation.config.data, source.class_names
+            images = open_source(data, "test", rows="images", class_names=names)
+            batches = iter(evaluation_batches(data, images, evaluation.batch_size))
             write_table(path, class_scores_table(_all_logits(batches, evaluation), images))
             batches.close()
         for head, entry in summarise_class_scores(pq.read_table(path)).items():
@@ -120,7 +123,10 @@ def _all_logits(batches: Iterable[Batch], evaluation: Evaluation) -> Iterator[tu
         return logits_batch(evaluation.model, shard_batch({"pixels": batch["pixels"]}, evaluation.mesh)["pixels"])
 
     for batch, logits in one_behind(start, batches):
-        yield batch, jax.device_get(logits)
+        logits = jax.device_get(logits)
+        finite = {head: np.isfinite(of_head).all(1) for head, of_head in logits.items()}
+        check_outputs(finite, {}, batch, evaluation.source)
+        yield batch, logits
 
 
 def _joined(entry: Summary, more: Summary) -> Summary:

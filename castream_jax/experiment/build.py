@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+from pathlib import Path
 import re
 
 from flax import nnx
@@ -11,6 +12,7 @@ from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.origins import config_in_place
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
@@ -120,13 +122,37 @@ def check_classes(config: Config, source: Source) -> None:
         )
 
 
-def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:
-    """Names of the classes, from the evaluation in a workdir, else from the data, which need not be there any more."""
-    if workdir.summary.is_file():
-        return tuple(workdir.read_summary()["class_names"])
+def training_class_names(config: Config, workdir: Workdir) -> tuple[str, ...] | None:
+    """Names of the classes in the order of their numbers: those that the training noted or, in a workdir of an older
+    release, those of the training data; None if these are not there any more."""
+    names = workdir.read_class_names()
+    if names is not None:
+        return names
     if config.data.source == "imagenet":
         return tuple(imagenet_classes().values())
     try:
-        return tuple(open_source(config.data, "test").class_names)
+        return tuple(open_source(config_in_place(config, workdir).data, "train").class_names)
+    except (OSError, ValueError):
+        return None
+
+
+def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:
+    """As `training_class_names`; where these are unknown, names from the evaluation, or from the test data, if any."""
+    names = training_class_names(config, workdir)
+    if names is not None:
+        return names
+    if workdir.summary.is_file():
+        return tuple(workdir.read_summary()["class_names"])
+    try:
+        return tuple(open_source(config_in_place(config, workdir).data, "test").class_names)
     except (OSError, ValueError):
         return ()
+
+
+def trained_class_names(config: Config) -> tuple[str, ...] | None:
+    """Names of the classes that the backbone's classifier has, where its weights are those that a workdir exported."""
+    weights = Path(config.backbone.weights).expanduser()
+    if not config.backbone.weights or config.backbone.new_classifier or not weights.is_file():
+        return None
+    workdir = Workdir.at(weights.parent.parent)
+    return workdir.read_class_names() if weights.resolve() == workdir.backbone else None

@@ -42,6 +42,7 @@ class Checkpoints:
         *,
         fingerprint: str,
         config: str = "{}",
+        validated_on: str | None = None,
         read_only: bool = False,
         max_to_keep: int = 2,
         say: Callable[[str], None] = lambda text: None,
@@ -50,13 +51,14 @@ class Checkpoints:
         workdir: the experiment's folder.
         fingerprint: of the frozen backbone, which must be the same at saving and at restoring.
         config: JSON of the experiment's config, to be kept beside the state.
+        validated_on: name of the split that scores are of; to be kept beside them.
         read_only: leave the folder as it is, down to what another process may be writing.
         max_to_keep: newest checkpoints kept.
         say: told when a checkpoint is passed over.
         """
         self._workdir = Workdir.at(workdir)
         self._folder = self._workdir.checkpoints
-        self._fingerprint, self._config = fingerprint, config
+        self._fingerprint, self._config, self._validated_on = fingerprint, config, validated_on
         self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._writing: int | None = None
@@ -85,9 +87,18 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the one with the best validation score, the newest of equals; None if none was validated."""
-        scores = {step: score for step in self.steps if (score := self._score(step)) is not None}
-        return max(scores, key=lambda step: (scores[step], step), default=None)
+        """Step of the one with the best validation score, the newest of equals; None if none was validated.
+
+        Scores of different splits cannot be compared: those count that are of the split validated on last.
+        """
+        validations = {
+            step: validation for step in self.steps if (validation := self.validation_of(step))[0] is not None
+        }
+        if not validations:
+            return None
+        newest = validations[max(validations)][1]
+        scores = {step: score for step, (score, split) in validations.items() if split == newest}
+        return max(scores, key=lambda step: (scores[step], step))
 
     def save(self, step: int, state: Any, iterator: Any, score: float | None = None) -> None:
         """Starts writing `state` and the position of the grain `iterator`; returns before it is on disk.
@@ -115,6 +126,7 @@ class Checkpoints:
             "config": json.loads(self._config),
             "iterator": iterator.get_state(),
             "score": score,
+            "validated_on": None if score is None else self._validated_on,
         }
         self._writing = step
         try:
@@ -232,11 +244,16 @@ class Checkpoints:
     def _about(self, step: int) -> dict[str, Any]:
         return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
 
-    def _score(self, step: int) -> float | None:
+    def validation_of(self, step: int) -> tuple[float | None, str | None]:
+        """Score of a checkpoint, and the split it is of; None where there is none."""
         try:
-            return self._about(step)["score"]
+            about = self._about(step)
+            # Older releases validated on the test split.
+            config = about["config"]
+            split = about.get("validated_on", config.get("data", {}).get("test_split", "test"))
+            return about["score"], None if about["score"] is None else split
         except (OSError, ValueError, KeyError):
-            return None
+            return None, None
 
     def _put_aside(self, damaged: dict[int, str], restored: int) -> None:
         if not damaged:

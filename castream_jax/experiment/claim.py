@@ -9,20 +9,23 @@ import jax
 
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.imports import store_imports
+from castream_jax.experiment.origins import with_absolute_paths
 from castream_jax.experiment.workdir import Workdir
-from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.atomic_files import write_json
 
-# Fields that may differ between runs in one workdir: where things lie and how fast they are read, not what is computed.
+# Fields that may differ between runs in one workdir: where things lie, how fast they are read and what is watched, not
+# what is computed.
 _LOCATIONS = {
     *("data.path", "data.num_threads", "data.num_workers", "data.on_error", "data.max_pixels", "backbone.weights"),
     *("train.log_every", "train.checkpoint_every", "train.validate_every", "train.wandb"),
+    *("train.validate_on", "data.validation_split"),
 }
 # Sections that decide what is trained.
 _TRAINED = ("seed", "data", "backbone", "streams", "optimizer", "train")
 
 
 def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Workdir:
-    """Creates `workdir` and its config, or checks that the one there describes the same training.
+    """Creates `workdir` and its config, with absolute paths, or checks that the one there is of the same training.
 
     Raises:
         ValueError: if the workdir belongs to another experiment; the message lists the fields that differ.
@@ -43,7 +46,8 @@ def claim_workdir(config: Config, workdir: str | os.PathLike[str]) -> Workdir:
             )
     elif jax.process_index() == 0:
         workdir.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir.config, store_imports(config, workdir.folder).to_json(indent=2) + "\n")
+        stored = store_imports(with_absolute_paths(config), workdir.folder)
+        write_json(workdir.config, json.loads(stored.to_json()))
     return workdir
 
 

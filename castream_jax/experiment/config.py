@@ -40,6 +40,9 @@ def base_config() -> Config:
             "train_split": "train",
             "test_split": "test",
             "test_fraction": 0.0,  # of each class of the training split, for testing, where there is no test split
+            # To validate on, either a split of its own or a part of the training split, which then lacks it:
+            "validation_split": "",
+            "validation_fraction": 0.0,  # of each class; which images depends on `seed`
             "image_size": 224,
             "resize": "squash",  # or "center_crop", "none"
             # Training only, each after the other:
@@ -50,7 +53,7 @@ def base_config() -> Config:
             "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
             "difficult": "ignore",  # voc only: objects marked difficult; or "count"
             "canvases_per_digit": 1,  # digits only
-            "seed": 0,  # digits only: placement and clutter
+            "seed": 0,  # of the images to validate on; digits: of placement and clutter
             "num_threads": 2,  # in each worker
             "num_workers": 0,  # processes that read and transform; 0: threads of this process do
             "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
@@ -92,7 +95,10 @@ def base_config() -> Config:
             "accumulate": 1,  # parts of a batch computed one after the other, for small devices
             "log_every": 50,  # steps
             "checkpoint_every": 500,  # steps
-            "validate_every": 0,  # epochs between validations on the test split, of which the best is kept; 0: never
+            "validate_every": 0,  # epochs between validations, of which the best is kept; 0: never
+            # "validation", or "test": then "best" below is chosen by what is reported, which the report repeats.
+            # "": the validation data or, where there is none, the test split, by which "best" is refused.
+            "validate_on": "",
             "wandb": "",  # project of Weights & Biases that logs go to as well
         }
     )
@@ -108,7 +114,7 @@ def base_config() -> Config:
             "images_per_part": 512,  # an interrupted evaluation loses no more than so many
             "curves": True,  # keep the insertion and deletion curve of every row
             "memory_mib": 0,  # of each device, for masked images; 0: 512 MiB of a CPU's, a quarter of an accelerator's
-            "checkpoint": "last",  # or "best", by validation
+            "checkpoint": "last",  # or "best", by validation on other images than these
         }
     )
     return config.lock()

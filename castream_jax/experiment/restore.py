@@ -12,6 +12,8 @@ from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.model_parts import model_parts
+from castream_jax.experiment.origins import config_in_place
+from castream_jax.experiment.selection import ChosenCheckpoint
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.runtime.mesh import data_mesh, replicate, replicated
@@ -32,6 +34,13 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
         FileNotFoundError: if `workdir` holds no checkpoint.
         ValueError: if it holds another experiment, a training of the backbone itself, or streams of another backbone.
     """
+    return restore_checkpoint(config, workdir, mesh=mesh)[0]
+
+
+def restore_checkpoint(
+    config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None
+) -> tuple[Model, ChosenCheckpoint]:
+    """As `restore_model`, with the checkpoint that was chosen."""
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
     workdir = Workdir.at(workdir)
     workdir.check_experiment()
@@ -40,7 +49,7 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
             f"{workdir} trains a backbone: it has no streams. Train them beside its export/backbone.safetensors first."
         )
     claim_workdir(config, workdir)
-    model = open_model(config)
+    model = open_model(config_in_place(config, workdir))
     parts = model_parts(model, "streams")
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
@@ -48,10 +57,11 @@ def restore_model(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh
     )
     say = Progress("checkpoint", total=0, unit="steps").say
     with Checkpoints(workdir, fingerprint=frozen_fingerprint(config, model), read_only=True, say=say) as checkpoints:
-        _, restored = checkpoints.restore(wanted, which=config.evaluation.checkpoint)
+        step, restored = checkpoints.restore(wanted, which=config.evaluation.checkpoint)
+        chosen = ChosenCheckpoint(config.evaluation.checkpoint, step, *checkpoints.validation_of(step))
     nnx.update(model, restored["params"])
     nnx.update(model, replicate(parts.frozen, mesh))
-    return model
+    return model, chosen
 
 
 def frozen_fingerprint(config: Config, model: Model) -> str:

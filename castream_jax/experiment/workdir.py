@@ -34,8 +34,12 @@ class Workdir:
     folder: Path
 
     config = _Below("config.json")
+    classes = _Below("classes.json")  # names of the classes, in the order of their numbers
+    origins = _Below("origins.json")  # where what a training reads from outside came from
+    kept_weights = _Below("weights")  # the file that the backbone's weights came from
 
     # --- training ---
+    training_lock = _Below(".training.lock")
     checkpoints = _Below("checkpoints")
     damaged_checkpoints = _Below("damaged-checkpoints")
     logs = _Below("logs")  # TensorBoard's events, traces
@@ -44,6 +48,7 @@ class Workdir:
     backbone = _Below("export/backbone.safetensors")  # of a training of the backbone itself
 
     # --- evaluation ---
+    evaluation_lock = _Below(".evaluation.lock")
     evaluation = _Below("evaluation")
     run = _Below("evaluation/run.json")
     rows = _Below("evaluation/rows")
@@ -89,6 +94,14 @@ class Workdir:
         self.check_experiment()
         return open_config(self.config)
 
+    def read_class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes as the training numbers them; None in a workdir of an older release."""
+        return tuple(_read_json(self.classes)) if self.classes.is_file() else None
+
+    def read_origins(self) -> dict[str, dict[str, str]]:
+        """Where what the training read from outside came from, by field of the config; empty in older workdirs."""
+        return _read_json(self.origins) if self.origins.is_file() else {}
+
     def read_config(self) -> dict[str, Any]:
         """The config as it was written, as plain values."""
         return _read_json(self.config)
@@ -111,5 +124,5 @@ class Workdir:
         return _read_json(self.run) if self.run.is_file() else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))

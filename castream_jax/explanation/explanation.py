@@ -272,7 +272,7 @@ def _as_dict(prediction: Prediction) -> dict[str, Any]:
 
 def as_json(value: Mapping[str, Any]) -> str:
     """JSON to be read by people, too: letters stay letters, unless a path among them is not text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # bytes of a path that are not UTF-8

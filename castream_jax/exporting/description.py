@@ -8,6 +8,7 @@ from typing import Any
 
 from castream_jax.backbones import fingerprint, load_backbone
 from castream_jax.model import Head, ImageSpec, Model
+from castream_jax.runtime.atomic_files import json_text
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.version import __version__
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
@@ -55,7 +56,8 @@ class Description:
         version = fields.pop("version")
         if self.images is not None:
             fields["images"] = dataclasses.asdict(self.images)
-        return json.dumps({"castream_jax": version, "format": _FORMAT, **fields}, indent=2, ensure_ascii=False) + "\n"
+        values = {"castream_jax": version, "format": _FORMAT, **fields}
+        return json_text(values, DESCRIPTION_FILE, indent=2, ensure_ascii=False) + "\n"
 
 
 def describe(

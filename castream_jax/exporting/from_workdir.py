@@ -10,7 +10,8 @@ from castream_jax.backbones import fingerprint
 from castream_jax.evaluation.identity import head_digests
 from castream_jax.experiment.build import class_names_of
 from castream_jax.experiment.config import Config
-from castream_jax.experiment.restore import restore_model
+from castream_jax.experiment.restore import restore_checkpoint
+from castream_jax.experiment.selection import is_reported
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.description import INCLUDED, Description, describe
 from castream_jax.model import ImageSpec, Model
@@ -32,13 +33,15 @@ def open_workdir(
 
     Raises:
         FileNotFoundError: if it holds no trained model.
-        ValueError: as `restore_model` and `describe`.
+        ValueError: as `restore_checkpoint` and `describe`.
     """
     workdir = Workdir.at(workdir)
     config = workdir.open_config()
     config.evaluation.checkpoint = checkpoint
-    model = restore_model(config, workdir)
+    model, chosen = restore_checkpoint(config, workdir)
     say = Progress("export", total=0, unit="files").say
+    if chosen.which == "best" and is_reported(config, chosen.validated_on):
+        say(f"the best checkpoint was chosen on the split {chosen.validated_on!r}: numbers of that split are too good")
     summary = _summary(workdir, model, say)
     names, upright = class_names_of(config, workdir), config.data.exif_orientation
     images = ImageSpec(config.data.image_size, config.data.resize, names, upright)

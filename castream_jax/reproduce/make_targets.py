@@ -16,7 +16,7 @@ from castream_jax.data import open_source
 from castream_jax.drawing.figure_files import save_figure
 from castream_jax.drawing.titles import REFERENCE_HEAD
 from castream_jax.evaluation import evaluate
-from castream_jax.experiment.build import open_backbone
+from castream_jax.experiment.build import open_backbone, training_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.restore import restore_model
 from castream_jax.reproduce.cost import PlannedStep, data_size, evaluation_work, image_cost, training_work
@@ -52,8 +52,8 @@ def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
     # --- all that can fail, before the first hour is spent ---
     for run in runs:
         for training in _trainings(run):
-            open_source(training.config.data, "train")
-            open_source(training.config.data, "test")
+            names = open_source(training.config.data, "train").class_names
+            open_source(training.config.data, "test", class_names=names)
         open_backbone(_trainings(run)[0].config)
     for config in shown.values():
         open_source(config.data, "test")
@@ -77,7 +77,9 @@ def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
             else:
                 model = restore_model(run.main.config, run.main.workdir)
                 config = shown.get(target, run.main.config)
-                paths[target] = write_figure(target, model, config, folder / "figures", run.label)
+                # Other data than the model's have classes of their own.
+                names = None if target in shown else training_class_names(run.main.config, run.main.workdir)
+                paths[target] = write_figure(target, model, config, folder / "figures", run.label, names)
     return [path for target in targets for path in paths.get(target, [])]
 
 

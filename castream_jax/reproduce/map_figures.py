@@ -66,7 +66,9 @@ FIGURES = {
 }
 
 
-def write_figure(target: str, model: Model, config: Config, folder: Path, label: str) -> list[Path]:
+def write_figure(
+    target: str, model: Model, config: Config, folder: Path, label: str, class_names: Sequence[str] | None = None
+) -> list[Path]:
     """Explains some test images and writes `<target>.png`, `.pdf` and, with its caption, `.md`; a row per image.
 
     Args:
@@ -75,9 +77,10 @@ def write_figure(target: str, model: Model, config: Config, folder: Path, label:
         config: whose test split the images come from, and under whose protocol they are explained.
         folder: of the files; made.
         label: what trained the model, for the caption.
+        class_names: of the data that the model was trained on, where the images are of the same classes.
     """
     panels, protocol = _panels(target, model), get_protocol(config.evaluation.protocol)
-    source = open_source(config.data, "test")
+    source = open_source(config.data, "test", class_names=class_names)
     batch = _load(source, choose_images(source, panels.classes, panels.per_class), config)
     pixels = to_unit_range(batch["pixels"])
     classes = [source.class_names[label] for label in batch["label"]]

@@ -2,14 +2,43 @@
 
 from collections.abc import Iterator
 import contextlib
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces `path` by `text` at once."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Replaces `path` by `values` at once, as JSON that every reader takes.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON has no word for; nothing is written.
+    """
+    write_atomically(path, json_text(values, str(path), indent=2) + "\n")
+
+
+def json_text(values: Any, what: str, **options: Any) -> str:
+    """`values` as JSON; of numbers that are not finite, a ValueError names the first, and `what` it is a part of."""
+    try:
+        return json.dumps(values, allow_nan=False, **options)
+    except ValueError as error:
+        place, value = next(_not_finite(values), ("", error))
+        raise ValueError(f"{what} cannot be written: {place or 'a value'} is {value}, which is not finite.") from error
+
+
+def _not_finite(values: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(values, dict | list | tuple):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _not_finite(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(values, float) and not math.isfinite(values):
+        yield place, values
 
 
 @contextlib.contextmanager

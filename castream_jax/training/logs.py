@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
-from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.atomic_files import json_text, write_atomically
 
 
 class MetricLogs:
@@ -30,14 +30,15 @@ class MetricLogs:
         if workdir.metrics.exists():
             kept = [line for line in workdir.metrics.read_text().splitlines() if _step(line) <= resumed_at]
             write_atomically(workdir.metrics, "".join(f"{line}\n" for line in kept))
-        self._lines = workdir.metrics.open("a", buffering=1)
+        self._path = workdir.metrics
+        self._lines = self._path.open("a", buffering=1)
         self._board = SummaryWriter(str(workdir.logs), purge_step=resumed_at + 1, write_to_disk=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One report: scalars at `step`."""
         if not self._active:
             return
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.write(json_text({"step": step, **values}, str(self._path)) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:

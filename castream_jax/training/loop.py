@@ -13,28 +13,33 @@ import optax
 from castream_jax.backbones import save_torch_weights
 from castream_jax.data import (
     Batches,
+    BatchIterator,
     Source,
     describe_unreadable,
-    open_source,
     reading_options,
     record_transforms,
     train_loader,
 )
 from castream_jax.data.image_paths import tell_skipped
 from castream_jax.data.loader import Batch
-from castream_jax.experiment.build import check_classes, open_model
+from castream_jax.experiment.build import open_model
 from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
+from castream_jax.experiment.lock import only_one
 from castream_jax.experiment.model_parts import ModelParts, model_parts
+from castream_jax.experiment.origins import config_in_place, keep_origins
 from castream_jax.experiment.restore import frozen_fingerprint
+from castream_jax.experiment.selection import validated_split
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
-from castream_jax.runtime.mesh import check_batch_size, data_mesh, replicate, replicated, shard_batch, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicate, replicated, shard_batch, split_over_images
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.meter import Length, Meter
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.profile import StepProfile
+from castream_jax.training.recipe import check_recipe, open_training_data, remarks
 from castream_jax.training.step import State, initial_state, make_train_step
 from castream_jax.training.termination import Termination
 from castream_jax.training.validate import make_validation
@@ -53,7 +58,8 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
         The absolute workdir.
 
     Raises:
-        ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written.
+        ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written; or
+            if another training holds the workdir.
         FloatingPointError: if the loss is no longer finite; the last checkpoint stays.
         OSError: if a checkpoint cannot be written; the last one stays.
         SystemExit: with status 0, after SIGTERM: a checkpoint of the step has been written.
@@ -61,8 +67,9 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     # --- input ---
     mesh = data_mesh() if mesh is None else mesh
     check_recipe(config, mesh)
-    source = open_source(config.data, "train")
-    check_classes(config, source)
+    workdir, given = Workdir.at(workdir), config
+    config = config_in_place(given, workdir)
+    source = open_training_data(config, workdir)
     length = Length(len(source), config.train.batch_size, config.train.epochs)
     iterator = iter(_open_batches(config, source))
 
@@ -72,71 +79,70 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
     state, frozen = replicate((initial_state(parts, optimizer), parts.frozen), mesh)
     step_fn = _compiled_step(config, parts, optimizer, mesh)
-    validate = make_validation(config, parts, mesh) if config.train.validate_every else None
-
-    # --- resume ---
-    workdir = claim_workdir(config, workdir)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
-    tell_skipped(source, progress.say)
-    fingerprint, done = frozen_fingerprint(config, model), 0
-    with (
-        Termination() as termination,
-        Checkpoints(workdir, fingerprint=fingerprint, config=config.to_json(), say=progress.say) as checkpoints,
-    ):
-        if checkpoints.latest_step is not None:
-            done, state = checkpoints.restore(state, iterator)
-            progress.say(f"resumed at step {done} of {length.steps} from {workdir.checkpoints}")
+    validate = make_validation(config, parts, mesh, source.class_names, progress.say)
 
-        # --- loop: step, log, validate, save ---
-        with (
-            MetricLogs(workdir, resumed_at=done, config=config) as logs,
-            StepProfile(workdir.logs, first=done + 10, last=done + 20, active=profile) as trace,
-            jax.transfer_guard("disallow"),
-        ):
-            meter = Meter(config, length, schedules, validate, mesh, logs, progress, checkpoints)
-            for step in range(done + 1, length.steps + 1):
-                images = shard_batch(_inputs(config, next(iterator)), mesh)
-                with trace.step(step):
-                    state = step_fn(state, frozen, images)
-                trace.stop_after(step, state)
-                last, stopped = step == length.steps, termination.reached(step)
-                state = meter.report(step, state)
-                score = meter.validate(step, state, frozen)
-                if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
-                    checkpoints.save(step, state, iterator, score)
-                if stopped and not last:
-                    checkpoints.wait()
-                    progress.say(f"SIGTERM: saved at step {step} of {length.steps}; the same command continues there")
-                    raise SystemExit(0)
+    with only_one(workdir, "training"):
+        # --- resume ---
+        claim_workdir(given, workdir)
+        done = 0
+        with Termination() as termination, _checkpoints(given, workdir, model, progress) as checkpoints:
+            if checkpoints.latest_step is not None:
+                done, state = checkpoints.restore(state, iterator)
+                progress.say(f"resumed at step {done} of {length.steps} from {workdir.checkpoints}")
+            keep_origins(config, workdir, source.class_names)
+            tell_skipped(source, progress.say)
+            for remark in remarks(config, source):
+                progress.say(remark)
 
-    # --- output ---
+            # --- loop: step, log, validate, save ---
+            with (
+                MetricLogs(workdir, resumed_at=done, config=config) as logs,
+                StepProfile(workdir.logs, first=done + 10, last=done + 20, active=profile) as trace,
+                jax.transfer_guard("disallow"),
+            ):
+                meter = Meter(config, length, schedules, validate, mesh, logs, progress, checkpoints)
+                for step in range(done + 1, length.steps + 1):
+                    images = shard_batch(_inputs(config, next(iterator)), mesh)
+                    with trace.step(step):
+                        state = step_fn(state, frozen, images)
+                    trace.stop_after(step, state)
+                    last, stopped = step == length.steps, termination.reached(step)
+                    state = meter.report(step, state)
+                    score = meter.validate(step, state, frozen)
+                    if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
+                        checkpoints.save(step, state, iterator, score)
+                    if stopped and not last:
+                        checkpoints.wait()
+                        progress.say(
+                            f"SIGTERM: saved at step {step} of {length.steps}; the same command continues there"
+                        )
+                        raise SystemExit(0)
+
+        # --- output ---
+        _finish(config, model, state, iterator, workdir, progress)
+    return workdir.folder
+
+
+def _checkpoints(config: Config, workdir: Workdir, model: Model, progress: Progress) -> Checkpoints:
+    return Checkpoints(
+        workdir,
+        fingerprint=frozen_fingerprint(config, model),
+        config=config.to_json(),
+        validated_on=validated_split(config),
+        say=progress.say,
+    )
+
+
+def _finish(
+    config: Config, model: Model, state: State, iterator: BatchIterator, workdir: Workdir, progress: Progress
+) -> None:
     if iterator.unreadable:
         progress.say(describe_unreadable(iterator.unreadable))
     iterator.close()
     if config.train.target == "backbone":
         _export_backbone(model, state, workdir.backbone)
         progress.say(f"weights: {workdir.backbone}")
-    return workdir.folder
-
-
-def check_recipe(config: Config, mesh: Mesh) -> None:
-    """Raises a ValueError for fields of `config.train` that cannot be, alone or together."""
-    recipe = config.train
-    if recipe.loss not in ("cross_entropy", "binary_cross_entropy"):
-        raise ValueError(f"config.train.loss must be 'cross_entropy' or 'binary_cross_entropy', got {recipe.loss!r}.")
-    if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
-        raise ValueError(
-            f"A batch of {recipe.batch_size} images does not split into {recipe.accumulate} equal parts: "
-            "set config.train.accumulate to a divisor of config.train.batch_size."
-        )
-    check_batch_size(recipe.batch_size // recipe.accumulate, mesh)
-    if recipe.target == "streams" and recipe.loss == "binary_cross_entropy":
-        for name, stream in config.streams.items():
-            if stream.class_specific:
-                raise ValueError(
-                    f"Stream {name!r} is class-specific, which is trained from the one label of each image: "
-                    "with binary_cross_entropy, images have several."
-                )
 
 
 def _open_batches(config: Config, source: Source) -> Batches:

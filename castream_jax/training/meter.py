@@ -84,7 +84,7 @@ class Meter:
         return state
 
     def validate(self, step: int, state: State, frozen: Any) -> float | None:
-        """Scores on the test data, where they are due; their mean over the trained heads, which the best step has."""
+        """Scores on the validation data, where they are due; their mean over the trained heads, for the best."""
         if self.validation is None or not self.length.completes(self.config.train.validate_every, step):
             return None
         begin = time.perf_counter()
