@@ -94,7 +94,8 @@ def check_fraction(data_config: DataConfig) -> float:
     fraction, named = data_config.get("validation_fraction", 0), data_config.get("validation_split", "")
     if fraction and named:
         raise ValueError(
-            f"config.data.validation_split={named!r} and config.data.validation_fraction={fraction} exclude each other: give one"
+            f"config.data.validation_split={named!r} and config.data.validation_fraction={fraction} exclude each "
+            "other: give one"
         )
     return fraction
 
@@ -104,8 +105,8 @@ def _open_split(data_config: DataConfig, split: str, rows: Literal["images", "pa
     source = data_config.source
     if split == "validation" and not data_config.get("validation_split", ""):
         raise ValueError(
-            "there is nothing to validate on: set config.data.validation_fraction, such as 0.1 of the training split, or "
-            "config.data.validation_split, the name of a split"
+            "there is nothing to validate on: set config.data.validation_fraction, such as 0.1 of the training split, "
+            "or config.data.validation_split, the name of a split"
         )
     fraction = data_config.get("test_fraction", 0)
     if fraction and source in ("digits", "voc"):

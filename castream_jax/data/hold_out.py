@@ -47,8 +47,8 @@ def hold_out(source: Source, fraction: float, held: bool, *, field: Field, salt:
     labels = stored_labels(source)
     if labels is None:
         raise ValueError(
-            f"config.data.{field} needs the labels of all images beforehand, which {type(source).__name__} does not have; "
-            f"name a split of its own in config.data.{split}"
+            f"config.data.{field} needs the labels of all images beforehand, which {type(source).__name__} does not "
+            f"have; name a split of its own in config.data.{split}"
         )
     if field == "test_fraction" and labels.min() < 0:
         raise ValueError(
@@ -58,8 +58,9 @@ def hold_out(source: Source, fraction: float, held: bool, *, field: Field, salt:
     positions = np.flatnonzero(chosen if held else ~np.tile(chosen, copies))
     if not len(positions):
         raise ValueError(
-            f"config.data.{field}={fraction} of {len(source)} images leaves none {'to hold out' if held else 'to train on'}; "
-            f"give another fraction, or name a split of its own in config.data.{split}"
+            f"config.data.{field}={fraction} of {len(source)} images leaves none "
+            f"{'to hold out' if held else 'to train on'}; give another fraction, or name a split of its own "
+            f"in config.data.{split}"
         )
     return Part(source, positions)
 
