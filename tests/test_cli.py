@@ -51,7 +51,7 @@ def only_sentence(capsys: pytest.CaptureFixture) -> str:
     [
         ("--config.train.epoch=3", "did you mean --config.train.epochs=…?"),
         ("--config.nonsense=3", "The config has no field to set by '--config.nonsense=3'"),
-        ("--config.train.epochs=many", "A field of"),
+        ("--config.train.epochs=many", "--config.train.epochs takes a whole number, got 'many'"),
         ("--epochs=3", "The config has no field to set by '--epochs=3': did you mean --config.train.epochs=…?"),
         ("--config.train.batch_size=6", "A batch of 6 images does not split over 4 devices: use 4 or 8."),
         ("--config.data.path=/absent/data", "'/absent/data/train' does not exist"),
