@@ -31,7 +31,7 @@ class ModelParts(NamedTuple):
         return sorted(self.params.get("heads", {})) or ["gap"]
 
     def merge(self, params: Tree, stats: Tree, frozen: Tree) -> Model:
-        """The model with these arrays in the place of its own."""
+        """The model with these arrays instead of its own."""
         return nnx.merge(self.graphdef, params, *(tree for tree in (stats, frozen) if tree))
 
 

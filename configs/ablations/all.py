@@ -16,7 +16,7 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
     castream evaluate --workdir workdirs/all
 
 Forms: `:small`, digits and ResNet-8, needs nothing; `:cifar10`, CIFAR-10 and the published ResNet-20.
-Their last stage is S3: in the place of S4–S4 they train a stream of four attention heads.
+Their last stage is S3: instead of S4–S4 they train a stream of four attention heads.
 """
 
 from ml_collections import ConfigDict
