@@ -25,8 +25,9 @@ class ImageSpec:
         class_names: name of class k at position k; empty where they are not known.
         exif_orientation: whether photographs are turned as their EXIF tag says.
 
-    >>> castream.ImageSpec(size=224, resize="center_crop", class_names=("cat", "dog"))
-    ImageSpec(size=224, resize='center_crop', class_names=('cat', 'dog'), exif_orientation=False)
+    Examples:
+        >>> castream.ImageSpec(size=224, resize="center_crop", class_names=("cat", "dog"))
+        ImageSpec(size=224, resize='center_crop', class_names=('cat', 'dog'), exif_orientation=False)
     """
 
     size: int
@@ -43,11 +44,12 @@ class Model(nnx.Module):
         heads: name -> head, in the order given.
         images: how images come to it and what its classes are called, where that is known.
 
-    >>> backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
-    >>> stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
-    >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
-    >>> {head: logits.shape for head, logits in model(jnp.zeros((2, 32, 32, 3))).items()}
-    {'gap': (2, 10), 'ca': (2, 10)}
+    Examples:
+        >>> backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+        >>> stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
+        >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+        >>> {head: logits.shape for head, logits in model(jnp.zeros((2, 32, 32, 3))).items()}
+        {'gap': (2, 10), 'ca': (2, 10)}
     """
 
     def __init__(self, backbone: Backbone, heads: Mapping[str, Head], images: ImageSpec | None = None):

@@ -55,10 +55,11 @@ class Protocol:
             that the step moves (`"fractions"`). They differ where the last step is short.
         seed: of all that is random (RISE's masks, random baselines).
 
-    >>> castream.get_protocol("rise").blur_size
-    11
-    >>> castream.Protocol("mine", blur_size=7).hash == castream.Protocol("another name", blur_size=7).hash
-    True
+    Examples:
+        >>> castream.get_protocol("rise").blur_size
+        11
+        >>> castream.Protocol("mine", blur_size=7).hash == castream.Protocol("another name", blur_size=7).hash
+        True
     """
 
     name: str = "castream"

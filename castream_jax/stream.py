@@ -30,9 +30,10 @@ _xavier = nnx.initializers.xavier_uniform()
 class GlobalAveragePooling(nnx.Module):
     """The head that a CNN is trained with: the mean over positions of the last stage.
 
-    >>> representation, attention = castream.GlobalAveragePooling()((jnp.ones((1, 7, 7, 512)),))
-    >>> representation.shape, attention
-    ((1, 512), ())
+    Examples:
+        >>> representation, attention = castream.GlobalAveragePooling()((jnp.ones((1, 7, 7, 512)),))
+        >>> representation.shape, attention
+        ((1, 512), ())
     """
 
     def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
@@ -102,10 +103,11 @@ class CrossAttentionStream(nnx.Module):
         attentions, projections: cross attention and linear layer `d_l -> d_{l+1}` of each stage; the last one maps
             `d_L -> d_L`.
 
-    >>> stream = castream.CrossAttentionStream((64, 128), num_heads=2, rngs=nnx.Rngs(0))
-    >>> representation, attention = stream((jnp.ones((1, 8, 8, 64)), jnp.ones((1, 4, 4, 128))))
-    >>> representation.shape, [a.shape for a in attention]
-    ((1, 128), [(1, 2, 8, 8), (1, 2, 4, 4)])
+    Examples:
+        >>> stream = castream.CrossAttentionStream((64, 128), num_heads=2, rngs=nnx.Rngs(0))
+        >>> representation, attention = stream((jnp.ones((1, 8, 8, 64)), jnp.ones((1, 4, 4, 128))))
+        >>> representation.shape, [a.shape for a in attention]
+        ((1, 128), [(1, 2, 8, 8), (1, 2, 4, 4)])
     """
 
     def __init__(

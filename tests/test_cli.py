@@ -1,6 +1,7 @@
 """The command line: each mistake is one sentence on stderr, exit status 2, and nothing is lost."""
 
 from pathlib import Path
+import shlex
 import subprocess
 import sys
 
@@ -140,7 +141,7 @@ def test_a_home_folder_is_found_wherever_a_path_is_given(tmp_path, resnet8_weigh
 
 @pytest.mark.system
 def test_who_reads_the_table_may_stop():
-    command = f"set -o pipefail; {sys.executable} -m castream_jax models | head -1"
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m castream_jax models | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("| ")
     assert (done.returncode, done.stderr) == (141, "")

@@ -45,12 +45,13 @@ class Backbone(nnx.Module):
         mean, std: per-channel normalisation of pixels in [0, 1].
         dtype: type that the trunk computes in. Parameters, stages, heads and the classifier are float32 whatever it is.
 
-    >>> backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
-    >>> stages = backbone.stages(jnp.zeros((1, 32, 32, 3)))
-    >>> [stage.shape for stage in stages]
-    [(1, 32, 32, 16), (1, 32, 32, 16), (1, 16, 16, 32), (1, 8, 8, 64)]
-    >>> backbone.classify(stages[-1].mean((1, 2))).shape
-    (1, 10)
+    Examples:
+        >>> backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+        >>> stages = backbone.stages(jnp.zeros((1, 32, 32, 3)))
+        >>> [stage.shape for stage in stages]
+        [(1, 32, 32, 16), (1, 32, 32, 16), (1, 16, 16, 32), (1, 8, 8, 64)]
+        >>> backbone.classify(stages[-1].mean((1, 2))).shape
+        (1, 10)
     """
 
     dtype: Dtype = "float32"

@@ -50,13 +50,14 @@ class Explanation:
         protocol: what maps and probabilities follow.
         orientation_ignored: whether the image has an EXIF orientation that was not applied.
 
-    >>> backbone = castream.load_backbone("cifar_resnet8", "digits")
-    >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}, castream.ImageSpec(64))
-    >>> explanation = castream.explain(model, np.zeros((64, 64, 3), np.uint8))
-    >>> explanation.explained("gap") == explanation.predictions("gap")[0]
-    True
-    >>> explanation.maps["gap", "gradcam"].shape, explanation.overlay().size
-    ((16, 16), (256, 256))
+    Examples:
+        >>> backbone = castream.load_backbone("cifar_resnet8", "digits")
+        >>> model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()}, castream.ImageSpec(64))
+        >>> explanation = castream.explain(model, np.zeros((64, 64, 3), np.uint8))
+        >>> explanation.explained("gap") == explanation.predictions("gap")[0]
+        True
+        >>> explanation.maps["gap", "gradcam"].shape, explanation.overlay().size
+        ((16, 16), (256, 256))
     """
 
     name: str

@@ -144,13 +144,16 @@ def explained():
         "ca": castream.CrossAttentionStream(dims, num_heads=2, rngs=nnx.Rngs(1)),
         "per_class": castream.CrossAttentionStream(dims, 1, "proj_ca", 10, num_heads=2, rngs=nnx.Rngs(2)),
     }
-    graphdef, state = nnx.split(castream.Model(backbone, heads))
+    # Not the running variances, of which a square root is taken.
+    graphdef, params, statistics = nnx.split(castream.Model(backbone, heads), nnx.Param, ...)
 
     @functools.partial(jax.jit, static_argnames="kind")
     def run(scale, kind, pixels, labels):
-        scaled = jax.tree.map(lambda leaf: leaf * scale, state)
+        scaled = jax.tree.map(lambda leaf: leaf * scale, params)
         protocol = dataclasses.replace(castream.get_protocol("castream"), gradcampp_sum=kind)
-        return saliency_maps(Inputs(nnx.merge(graphdef, scaled), pixels, labels, protocol, 8), FROM_ONE_PASS)
+        return saliency_maps(
+            Inputs(nnx.merge(graphdef, scaled, statistics), pixels, labels, protocol, 8), FROM_ONE_PASS
+        )
 
     return run
 
@@ -159,7 +162,7 @@ def explained():
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
-    scale=st.sampled_from([0.0, 1e-12, 1e-4, 0.1, 1.0, -1.0, 3.0, 30.0]),
+    scale=st.sampled_from([0.0, 1e-12, 1e-4, 0.1, 1.0, -1.0, 3.0]),
     contrast=st.sampled_from([0.0, 1e-6, 0.1, 1.0]),
     kind=st.sampled_from(["a*g3", "sum(a*g3)"]),
 )

@@ -61,7 +61,7 @@ def test_the_map_is_the_mean_of_masks_by_class_probability(small_model):
     rng = np.random.default_rng(0)
     pixels = jnp.asarray(rng.random((3, 16, 20, 3)), jnp.float32)
     labels = jnp.asarray([3, 1, 4])
-    backbone, predict = small_model.backbone, jax.jit(small_model.probabilities)
+    backbone, predict = small_model.backbone, jax.jit(small_model.predict)
     for space in ("pixels", "normalised"):
         choices = protocol(rise_masks=30, rise_cells=5, rise_probability=0.4, masked_space=space)
         masks = rise_masks(jnp.arange(30), 16, 20, choices)

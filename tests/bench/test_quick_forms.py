@@ -76,6 +76,7 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
             "size": 24,
         },
     ),
+    ("scorecam_channels.py --quick --channels 2,4 --images 1", {"images": 1, "heads": {"gap": {}, "ca": {}}}),
     ("train_step.py --quick", {"backbone": "cifar_resnet8", "dtype": "float32"}),
     (
         "train_step.py --quick --backbone cifar_resnet8 --batch 4 --size 24 --dtype bfloat16 --rounds 2",

@@ -27,10 +27,10 @@ streams = {
 }
 parts = model_parts(castream.Model(backbone, streams), "streams")
 optimizer = sgd(lambda step: 0.1, momentum=0.9, weight_decay=1e-4)
-whole, parts = replicated(mesh), split_over_images(mesh)
+whole, over_images = replicated(mesh), split_over_images(mesh)
 step = jax.jit(
     make_train_step(parts, optimizer, mesh=mesh),
-    in_shardings=(whole, whole, parts),
+    in_shardings=(whole, whole, over_images),
     out_shardings=whole,
     donate_argnums=0,
 )
