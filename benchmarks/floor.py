@@ -15,8 +15,8 @@ from castream_jax.attribution import Inputs, saliency_maps, upsample
 from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import scores_of_maps
 from castream_jax.metrics.causal import pixels_moved
+from castream_jax.model import to_unit_range
 from castream_jax.protocol import Protocol
-from castream_jax.training.step import to_unit_range
 
 
 def count_masks(model: castream.Model, pixels: np.ndarray, group: int) -> int:

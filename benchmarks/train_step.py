@@ -23,9 +23,10 @@ from timing import default_dtype, in_turn, on_accelerator
 import castream_jax as castream
 from castream_jax.commands.bench import machine
 from castream_jax.experiment.model_parts import model_parts
+from castream_jax.model import to_unit_range
 from castream_jax.runtime.cpu import prepare_cpu
 from castream_jax.training.optimizer import sgd
-from castream_jax.training.step import initial_state, make_train_step, to_unit_range
+from castream_jax.training.step import initial_state, make_train_step
 
 try:
     import pytorch_sides

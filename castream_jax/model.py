@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flax import nnx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int, UInt8
+import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Pixels
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
 
 Head = GlobalAveragePooling | CrossAttentionStream
+
+_Images = TypeVar("_Images", Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,11 @@ class ImageSpec:
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
     exif_orientation: bool = False
+
+
+def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:
+    """uint8, as it travels to the device, to float32 in [0, 1], as a model takes it."""
+    return pixels.astype(jnp.float32) / 255
 
 
 class Model(nnx.Module):

@@ -4,12 +4,13 @@ Values are looked at where they are concrete; inside a trace nothing is checked,
 """
 
 from collections.abc import Iterable, Sequence
+import functools
 from typing import Any
 
 import jax
 from jax.core import Tracer
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 import numpy as np
 
 from castream_jax.attribution.methods import METHODS, parse_method
@@ -42,7 +43,7 @@ def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
 def check_range(what: str, values: AnyArray, hint: str) -> None:
     """Raises a ValueError if concrete `values` are not finite or not in [0, 1]."""
     if _is_concrete(values):
-        low, high = float(values.min()), float(values.max())
+        low, high = _extremes(values)
         if not np.isfinite([low, high]).all():
             raise ValueError(f"{what} must be finite, got NaN or infinity: look at how they were made.")
         if low < -_ROUNDING or high > 1 + _ROUNDING:
@@ -63,7 +64,7 @@ def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -
             f"labels must be [B] = [{pixels.shape[0]}], one class per image, got {list(jnp.shape(labels))}."
         )
     if _is_concrete(labels):
-        low, high = int(labels.min()), int(labels.max())
+        low, high = map(int, _extremes(labels))
         if low < 0 or high >= model.backbone.num_classes:
             raise ValueError(f"labels must lie in 0 … {model.backbone.num_classes - 1}, got {low} … {high}.")
     return jnp.asarray(labels, jnp.int32)
@@ -118,14 +119,12 @@ def check_probability(model: Model, protocol: Protocol) -> None:
 
 def check_finite(outputs: Iterable[AnyArray]) -> None:
     """Raises a ValueError if what a model gave, `[B, …]`, is concrete and not finite."""
-    for values in outputs:
-        if _is_concrete(values):
-            finite = np.asarray(jnp.isfinite(values)).reshape(values.shape[0], -1).all(1)
-            if not finite.all():
-                raise ValueError(
-                    f"The model's output is not finite on image {int(finite.argmin())} of {finite.size}: look at its "
-                    "weights, and at the type it computes in."
-                )
+    concrete = [values for values in outputs if _is_concrete(values)]
+    if concrete and not (finite := np.asarray(_are_finite(concrete))).all():
+        raise ValueError(
+            f"The model's output is not finite on image {int(finite.argmin())} of {len(finite)}: look at its weights, "
+            "and at the type it computes in."
+        )
 
 
 def needs_chunk(methods: Sequence[str]) -> bool:
@@ -136,3 +135,25 @@ def needs_chunk(methods: Sequence[str]) -> bool:
 def _is_concrete(values: Any) -> bool:
     """Whether this process has the values themselves, all of them."""
     return not isinstance(values, Tracer) and getattr(values, "is_fully_addressable", True)
+
+
+def _extremes(values: AnyArray) -> tuple[float, float]:
+    """Least and greatest value, NaN where there is one."""
+    if isinstance(values, np.ndarray):
+        return float(values.min()), float(values.max())
+    low, high = jax.device_get(_extremes_on_device(values))
+    return float(low), float(high)
+
+
+# One program each: operation by operation, an accelerator compiles and waits for every one.
+@jax.jit
+def _extremes_on_device(values: Array) -> tuple[Array, Array]:
+    return values.min(), values.max()
+
+
+@jax.jit
+def _are_finite(outputs: list[Array]) -> Bool[Array, " b"]:
+    """Whether all that was given for an image is."""
+    return functools.reduce(
+        jnp.logical_and, (jnp.isfinite(values).reshape(values.shape[0], -1).all(1) for values in outputs)
+    )

@@ -9,10 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from castream_jax.attribution import Inputs, saliency_maps
 from castream_jax.metrics import scores_of_maps
-from castream_jax.model import Model
+from castream_jax.model import Model, to_unit_range
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.mesh import OverImages
-from castream_jax.training.step import to_unit_range
 
 Tree = Any
 

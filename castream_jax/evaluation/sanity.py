@@ -12,10 +12,9 @@ from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.metrics.randomisation import cascading_randomisation
-from castream_jax.model import Model
+from castream_jax.model import Model, to_unit_range
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.atomic_files import write_json
-from castream_jax.training.step import to_unit_range
 
 BASELINES = ("random", "centre", "ones")
 

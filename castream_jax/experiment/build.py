@@ -149,7 +149,7 @@ def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:
         return ()
 
 
-def trained_class_names(config: Config) -> tuple[str, ...] | None:
+def exported_class_names(config: Config) -> tuple[str, ...] | None:
     """Names of the classes that the backbone's classifier has, where its weights are those that a workdir exported."""
     weights = Path(config.backbone.weights).expanduser()
     if not config.backbone.weights or config.backbone.new_classifier or not weights.is_file():

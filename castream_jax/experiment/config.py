@@ -184,7 +184,7 @@ def _from_python(file: Path, argument: str) -> Config:
                 raise ValueError("it has no function get_config, so it is no config")
             return get_config(argument) if argument else get_config()
         except Exception as error:  # whatever a config may raise
-            said = located(_in_short(error), file)
+            said = located(_in_one_sentence(error), file)
             if isinstance(error, ImportError) and error.name == "common":
                 said = f"{said.rstrip('.')}; copy configs/common.py beside it or into the folder above."
             raise ValueError(said) from error
@@ -194,7 +194,7 @@ def _from_python(file: Path, argument: str) -> Config:
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", tuple: "a tuple"}
 
 
-def _in_short(error: Exception) -> Exception:
+def _in_one_sentence(error: Exception) -> Exception:
     """What ml_collections says of a field that does not exist or takes another type, in one sentence."""
     text, short = str(error), ""
     if unknown := re.search(r'Key "(\w+)" does not exist', text):

@@ -19,7 +19,7 @@ from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.class_number import class_number
 from castream_jax.explanation.explanation import Explanation
 from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
-from castream_jax.model import ImageSpec, Model
+from castream_jax.model import ImageSpec, Model, to_unit_range
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 from castream_jax.stream import CrossAttentionStream
@@ -218,7 +218,7 @@ def _explain(
     protocol: Protocol,
     chunk: int,
 ) -> _Results:
-    inputs = Inputs(model, pixels.astype(np.float32) / 255, labels, protocol, chunk)
+    inputs = Inputs(model, to_unit_range(pixels), labels, protocol, chunk)
     return _Results(
         probabilities={head: protocol.probabilities(logits) for head, logits in inputs.logits.items()},
         classes={head: inputs.classes(head) for head in model.heads},

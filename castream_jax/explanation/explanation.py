@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import json
 from pathlib import Path
 import re
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from castream_jax.drawing.contact_sheet import Bar, BarChart, Sheet, Tile, TileR
 from castream_jax.drawing.overlay import overlay
 from castream_jax.drawing.titles import head_title, method_title
 from castream_jax.protocol import Protocol
-from castream_jax.runtime.atomic_files import replacing, write_atomically
+from castream_jax.runtime.atomic_files import json_text, replacing, write_atomically
 
 TOP = 5  # predictions that are shown
 _COLUMN, _HIGHEST = 224, 336  # of a picture on the sheet, in pixels
@@ -273,11 +272,11 @@ def _as_dict(prediction: Prediction) -> dict[str, Any]:
 
 def as_json(value: Mapping[str, Any]) -> str:
     """JSON to be read by people, too: letters stay letters, unless a path among them is not text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(value, "The explanation", indent=2, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # bytes of a path that are not UTF-8
-        return json.dumps(value, indent=2)
+        return json_text(value, "The explanation", indent=2)
     return text
 
 

@@ -19,11 +19,10 @@ from castream_jax.drawing.overlay_grid import MapColumn, overlay_grid
 from castream_jax.drawing.titles import method_title
 from castream_jax.evaluation.parts import evenly_spaced
 from castream_jax.experiment.config import Config
-from castream_jax.model import Model
+from castream_jax.model import Model, to_unit_range
 from castream_jax.protocol import get_protocol
 from castream_jax.reproduce.identity_figure import check_identity, draw_identity
 from castream_jax.stream import CrossAttentionStream
-from castream_jax.training.step import to_unit_range
 
 Key = tuple[str, str]
 

@@ -9,7 +9,7 @@ from castream_jax.data import Source, open_source
 from castream_jax.data.from_config import describe_split
 from castream_jax.data.renumbered import check_class_names, classes_without_images, listed, numbering
 from castream_jax.data.source import has_several_labels, stored_labels
-from castream_jax.experiment.build import check_classes, trained_class_names
+from castream_jax.experiment.build import check_classes, exported_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import check_data
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
@@ -46,7 +46,7 @@ def open_training_data(config: Config, workdir: Workdir) -> Source:
         FileNotFoundError: if there is no such data.
     """
     check_data(config, workdir)
-    names = workdir.read_class_names() or trained_class_names(config)
+    names = workdir.read_class_names() or exported_class_names(config)
     source = open_source(config.data, "train", class_names=names)
     check_class_names(source.class_names)
     check_classes(config, source)

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping
 import functools
 import math
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
-import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 import optax
 
 from castream_jax.experiment.model_parts import ModelParts
+from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import DATA_AXIS
 from castream_jax.training.losses import binary_cross_entropy, cross_entropy
 
@@ -26,8 +26,6 @@ Loss = Literal["cross_entropy", "binary_cross_entropy"]
 # (params, stats, frozen, images of a batch, its number of images)
 # -> (gradient of params, {"loss" and "correct": {head: sum over the images}}, new stats)
 Gradient = Callable[[Tree, Tree, Tree, Batch, int], tuple[Tree, Tree, Tree]]
-
-_Images = TypeVar("_Images", Array, np.ndarray)
 
 
 def initial_state(parts: ModelParts, optimizer: optax.GradientTransformation) -> State:
@@ -172,11 +170,6 @@ def summed_over_devices(compute_gradient: Gradient, mesh: Mesh) -> Gradient:
         return (*over_devices(params, frozen, batch), stats)
 
     return summed
-
-
-def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:
-    """uint8, as it travels to the device, to float32 in [0, 1]."""
-    return pixels.astype(jnp.float32) / 255
 
 
 def hit(logits: Float[Array, "b k"], labels: Int[Array, " b"] | Float[Array, "b k"]) -> Int32[Array, " b"]:

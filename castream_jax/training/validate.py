@@ -17,8 +17,9 @@ from castream_jax.experiment.config import Config
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.experiment.selection import validation_data
 from castream_jax.metrics.average_precision import mean_average_precision
+from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import replicated, shard_batch, split_over_images
-from castream_jax.training.step import State, hit, to_unit_range
+from castream_jax.training.step import State, hit
 
 Tree = Any
 

@@ -12,9 +12,10 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.experiment.model_parts import model_parts
+from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import data_mesh, replicated, split_over_images
 from castream_jax.training.optimizer import per_stream, sgd, step_decay
-from castream_jax.training.step import initial_state, make_train_step, to_unit_range
+from castream_jax.training.step import initial_state, make_train_step
 
 
 @pytest.fixture
