@@ -64,6 +64,8 @@ COMMANDS = (
     "train --workdir new --config unknown_field.py",
     "train --workdir new --config wrong_type.py",
     "train --workdir new --config flat.py",
+    "train --workdir new --config nothing.py",
+    "train --workdir new --config good.py --config.data.validation_split=train --config.train.validate_every=1",
     "train --workdir new --config good.py --config.train.epoch=3",
     "train --workdir new --config good.py --config.train.epochs=many",
     "train --workdir new --config good.py --config.train.batch_size=0",
@@ -89,6 +91,7 @@ COMMANDS = (
     "convert trunk.safetensors --arch resnet18 --out new.safetensors",
     "convert trunk.safetensors --arch cifar_resnet8 --out new.pth",
     "data check image_folder --path photos/flat",
+    "data check image_folder --path photos --threads 0",
     "data check image_floder --path photos",
     "protocol diff castream castrem",
     "reproduce table9 --workdir new",
@@ -135,6 +138,7 @@ def make_inputs(folder: Path) -> None:
         "flat": "    c.data.update(source='image_folder', path='photos/flat')\n",
     }.items():
         (folder / f"{name}.py").write_text(f"{head}{line}    return c\n")
+    (folder / "nothing.py").write_text("def get_config():\n    pass\n")
     (folder / "broken.py").write_text("def get_config(:\n    pass\n")
     with contextlib.chdir(folder), contextlib.redirect_stderr(io.StringIO()):
         train(config, "run")
@@ -185,6 +189,8 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         "castream.score(model, pixels, labels, {('ca', 'gradcam'): maps['gap', 'gradcam']})",
         "castream.score(model, pixels, labels, {key: 200 * map for key, map in maps.items()})",
         "castream.score(model, pixels, labels, maps, metrics=('A',))",
+        "castream.score(model, pixels, labels, {('gap', 'own'): np.ones((2, 0, 4))})",
+        "castream.score(model, pixels, labels, {('gap', 'own'): np.ones((2, 4, 4), complex)})",
         "castream.explain(model, pixels)",
         "castream.explain(model, photo, label=3.7)",
         "castream.explain(model, photo, heads='gap')",

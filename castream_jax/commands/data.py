@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from castream_jax.data.source import Source
 
-from castream_jax.commands.start import add_import_option, user_path
+from castream_jax.commands.start import add_import_option, check_positive, user_path
 
 
 def add(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--difficult", default="ignore", choices=("ignore", "count"), help="objects of Pascal VOC marked difficult"
     )
-    command.add_argument("--max-pixels", type=int, default=0, metavar="N", help="of an image; by default 178,956,970")
+    command.add_argument("--max-pixels", type=int, metavar="N", help="of an image; by default 178,956,970")
     command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that decode")
     add_import_option(command)
 
@@ -39,6 +39,7 @@ def check(arguments: argparse.Namespace) -> None:
         ValueError: if a split has other classes than the training split; or if an image is unreadable, when all splits
             are done.
     """
+    check_positive(arguments, "max_pixels", "threads")
     from castream_jax.data.check import check_source, describe, sample
     from castream_jax.data.from_config import open_source, splits_of
     from castream_jax.data.renumbered import check_class_names, numbered_as
@@ -48,7 +49,7 @@ def check(arguments: argparse.Namespace) -> None:
 
     data = base_config().data
     data.update(source=arguments.source, path=arguments.path, difficult=arguments.difficult, image_size=64)
-    data.max_pixels = arguments.max_pixels
+    data.max_pixels = arguments.max_pixels or 0
     sources = {}
     for split in arguments.split or splits_of(arguments.source, arguments.path):
         data.update(train_split=split)

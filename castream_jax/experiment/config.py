@@ -161,6 +161,8 @@ def open_config(path: str | os.PathLike[str]) -> Config:
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{file} is damaged, or of another version: {reason}.") from error
+    if config is None:
+        raise ValueError(f"{file}: get_config returns nothing: let it end with `return config`.")
     return settle(config, file.resolve().parent) if isinstance(config, ConfigDict) else config
 
 

@@ -38,6 +38,11 @@ def validation_data(config: Config) -> Literal["validation", "test"]:
             "config.train.validate_on='validation' needs images to validate on: set config.data.validation_fraction, "
             "such as 0.1 of the training split, or config.data.validation_split, the name of a split."
         )
+    if config.data.validation_split and config.data.validation_split == config.data.train_split:
+        raise ValueError(
+            f"config.data.validation_split={config.data.validation_split!r} is the split that is trained on: name "
+            "another one, or hold images out of it with config.data.validation_fraction=0.1."
+        )
     return "test" if wanted == "test" or not there else "validation"
 
 

@@ -113,6 +113,10 @@ def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: An
             raise ValueError(
                 f"Map {(head, method)} must be [B, h, w] with B = {pixels.shape[0]}, got {list(saliency.shape)}."
             )
+        if 0 in saliency.shape or saliency.dtype.kind not in "fiub":
+            raise ValueError(
+                f"Map {(head, method)} must hold real numbers, got {saliency.dtype} {list(saliency.shape)}."
+            )
         check_range(f"Map {(head, method)}", saliency, "scale each map to [0, 1], as `attribute` does")
 
 
