@@ -85,6 +85,8 @@ def import_file(path: str | os.PathLike[str]) -> Imported:
         importlib.import_module(name)
     except Exception as error:  # whatever the file may raise
         raise ValueError(located(error, file)) from error
+    except SystemExit as error:
+        raise ValueError(f"{file} ends the process: call sys.exit below `if __name__ == '__main__':` only.") from error
     finally:
         sys.path.remove(folder)
     sys.path.append(folder)

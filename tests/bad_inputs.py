@@ -55,6 +55,8 @@ COMMANDS = (
     "explain photo.png --model run --batch-size 0",
     "explain photo.png --model run --import absent.py",
     "explain photo.png --model run --import broken.py",
+    "explain photo.png --model run --import leaving.py",
+    "explain photo.png --model run --image-size 3",
     "explain photo.png --model cifar_resnet8 --weights absent.pth",
     "explain photo.png --model cifar_resnet8 --weights nan.safetensors",
     "explain photo.png --model cifar_resnet8 --weights other.safetensors",
@@ -87,7 +89,12 @@ COMMANDS = (
     "evaluate --workdir run --config.evaluation.checkpoint=best",
     "report --workdir run",
     "report --workdir run --epochs 3",
+    "report --workdir run/evaluation",
+    "report --workdir photos",
+    "report --workdir run --compare photos",
     "export --workdir nowhere --to safetensors --out new",
+    "export --workdir run --to safetensors --out photos",
+    "export run --to safetensors --out new",
     "convert trunk.safetensors --arch resnet18 --out new.safetensors",
     "convert trunk.safetensors --arch cifar_resnet8 --out new.pth",
     "data check image_folder --path photos/flat",
@@ -139,6 +146,7 @@ def make_inputs(folder: Path) -> None:
     }.items():
         (folder / f"{name}.py").write_text(f"{head}{line}    return c\n")
     (folder / "nothing.py").write_text("def get_config():\n    pass\n")
+    (folder / "leaving.py").write_text("import sys\n\nsys.exit(0)\n")
     (folder / "broken.py").write_text("def get_config(:\n    pass\n")
     with contextlib.chdir(folder), contextlib.redirect_stderr(io.StringIO()):
         train(config, "run")
@@ -193,6 +201,9 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         "castream.score(model, pixels, labels, {('gap', 'own'): np.ones((2, 4, 4), complex)})",
         "castream.explain(model, pixels)",
         "castream.explain(model, photo, label=3.7)",
+        "castream.explain(model, photo).predictions('ca')",
+        "castream.explain(model, photo).predictions('gap', -1)",
+        "castream.load_pretrained(photo.parent / 'run')",
         "castream.explain(model, photo, heads='gap')",
         "castream.explain_many(model, photo)",
         "castream.create_backbone('resnet5O', rngs=nnx.Rngs(0))",
@@ -221,7 +232,7 @@ def table(folder: Path) -> Iterator[tuple[str, str]]:
         for text, call in calls(folder):
             try:
                 call()
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, FileNotFoundError) as error:
                 yield text, clean(str(error))
             else:
                 yield text, "nothing"

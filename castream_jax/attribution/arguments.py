@@ -71,8 +71,8 @@ def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -
 
 
 def check_methods(model: Model, methods: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
-    """`methods` as a tuple, or a ValueError that says what the model cannot be explained by."""
-    methods = check_texts("methods", methods)
+    """`methods` as a tuple, each once, or a ValueError that says what the model cannot be explained by."""
+    methods = tuple(dict.fromkeys(check_texts("methods", methods)))
     if not methods:
         raise ValueError(f"No attribution method was given: choose from {', '.join(METHODS)}.")
     last = len(model.backbone.stage_dims) - 1

@@ -130,7 +130,7 @@ class Backbone(nnx.Module):
         if min(pixels.shape[1:3]) < self.stride:
             raise ValueError(
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "
-                f"got {pixels.shape[1]} x {pixels.shape[2]}: resize them first."
+                f"got {pixels.shape[1]} x {pixels.shape[2]}: choose a larger image size."
             )
         return self.normalise(pixels).astype(self.dtype)
 

@@ -72,8 +72,7 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     model, checkpoint = restore_checkpoint(given, workdir, mesh=mesh)
     check_selection(config, checkpoint)
     model = nnx.merge(*nnx.split(model))  # heads in the order of the devices
-    methods = [*settings.methods, *(BASELINES if settings.baselines else ())]
-    methods = check_methods(model, list(dict.fromkeys(methods)), protocol)
+    methods = check_methods(model, [*settings.methods, *(BASELINES if settings.baselines else ())], protocol)
     check_probability(model, protocol)
     identity = identify(config, source, model, methods, protocol)
     return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint)

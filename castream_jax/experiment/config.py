@@ -223,7 +223,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
             hint = f"did you mean --config.{near[0]}=…?" if near else "fields are set by --config.field=value."
             raise ValueError(f"The config has no field to set by {text!r}: {hint}")
     values = flags.FlagValues()
-    command = ["castream", *arguments]
+    command = ["castream", *(_as_tuple(text, config) for text in arguments)]
     config_flags.DEFINE_config_dict(
         "config", config.copy_and_resolve_references(), flag_values=values, sys_argv=command
     )
@@ -233,9 +233,22 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         flag = re.search(r"flag --config\.([\w.]+)=(.*?): ", str(error))
         if flag is None:
             raise ValueError(f"A field of the config cannot take that value: {error}.") from error
-        kind = _KINDS.get(type(functools.reduce(operator.getitem, flag[1].split("."), config)), "another value")
+        kind = _KINDS.get(type(_value(config, flag[1])), "another value")
         raise ValueError(f"config.{flag[1]} takes {kind}, got {flag[2]!r}.") from error
     return settle(values["config"].value, Path())
+
+
+def _as_tuple(argument: str, config: Config) -> str:
+    """The argument, in which a tuple of texts may be written without quotes, as in `methods=gradcam,cam`."""
+    field, _, value = argument.partition("=")
+    unquoted = re.fullmatch(r"[^'\"]*,[^'\"]*", value)
+    if not (unquoted and isinstance(_value(config, field.removeprefix("--config.")), tuple)):
+        return argument
+    return f"{field}={tuple(part.strip() for part in value.strip('()[] ').split(',') if part.strip())}"
+
+
+def _value(config: Config, field: str) -> Any:
+    return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def _from_json(saved: dict[str, Any]) -> Config:

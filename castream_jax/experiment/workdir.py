@@ -80,10 +80,15 @@ class Workdir:
 
     __str__ = __fspath__
 
-    def check_experiment(self) -> None:
-        """Raises a FileNotFoundError unless a training was begun here."""
-        if not self.config.is_file():
-            raise FileNotFoundError(f"{self} holds no experiment: run `castream train --workdir {self}` first.")
+    def check_experiment(self, then: str = "first") -> None:
+        """Raises a FileNotFoundError unless a training was begun here; `then` says what comes after one."""
+        if self.config.is_file():
+            return
+        around = next((path for path in self.folder.parents if Workdir(path).config.is_file()), None)
+        if around is not None:
+            raise FileNotFoundError(f"{self} is a part of the workdir {around}: give that folder.")
+        train = f"castream train --config FILE --workdir {shlex.quote(str(self))}"
+        raise FileNotFoundError(f"{self} holds no experiment: run `{train}` {then}.")
 
     def open_config(self) -> Config:
         """The config of the training; a field that is younger than the workdir has its default.
@@ -112,6 +117,7 @@ class Workdir:
         Raises:
             FileNotFoundError: if there was none.
         """
+        self.check_experiment("and then `castream evaluate`")
         if not self.summary.is_file():
             raise FileNotFoundError(
                 f"No evaluation to report: {self.summary} is missing; "

@@ -75,18 +75,30 @@ class Explanation:
         return f"Explanation({self.name!r}, {', '.join(best)}, {len(self.maps)} maps)"
 
     def prediction(self, head: str, number: int) -> Prediction:
-        """A class by its number, with its probability under `head`."""
+        """A class by its number, with its probability under `head`; a ValueError if there is none."""
+        probabilities = self._probabilities(head)
+        if not 0 <= number < len(probabilities):
+            raise ValueError(f"There is no class {number}: classes are 0 … {len(probabilities) - 1}.")
         name = self.class_names[number] if number < len(self.class_names) else ""
-        return Prediction(number, name, float(self.probabilities[head][number]))
+        return Prediction(number, name, float(probabilities[number]))
 
     def predictions(self, head: str, top: int = TOP) -> list[Prediction]:
-        """The most probable classes under `head`, best first; of equals the first."""
-        order = np.argsort(-self.probabilities[head], kind="stable")
+        """The `top` most probable classes under `head`, best first, of equals the first; a ValueError if there is no
+        such head, or `top` is not positive."""
+        if top < 1:
+            raise ValueError(f"top must be the number of predictions wanted, at least 1, got {top}.")
+        order = np.argsort(-self._probabilities(head), kind="stable")
         return [self.prediction(head, int(number)) for number in order[:top]]
 
     def explained(self, head: str) -> Prediction:
-        """The class that the maps of `head` explain."""
+        """The class that the maps of `head` explain; a ValueError if there is no such head."""
+        self._probabilities(head)
         return self.prediction(head, self.classes[head])
+
+    def _probabilities(self, head: str) -> Float[np.ndarray, " k"]:
+        if head not in self.probabilities:
+            raise ValueError(f"There is no head {head!r}: this explanation is of {', '.join(self.probabilities)}.")
+        return self.probabilities[head]
 
     def overlay(self, head: str | None = None, method: str | None = None) -> Image.Image:
         """A map laid over the picture.

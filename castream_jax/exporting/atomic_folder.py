@@ -51,5 +51,6 @@ def _check(directory: Path, may_replace: Collection[str], marker: str | None) ->
     if foreign or (there and marker is not None and marker not in there):
         named = ", ".join((foreign or there)[:3])
         raise FileExistsError(
-            f"{directory} exists and holds something else than a model ({named}): choose another directory."
+            f"{directory} holds what this export would not write ({named}), and is left as it is: give a new folder, "
+            "or an earlier export of the same format."
         )

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 import dataclasses
 import json
 from pathlib import Path
+import shlex
 from typing import Any
 
 from castream_jax.backbones import fingerprint, load_backbone
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.stream import GlobalAveragePooling
@@ -118,6 +120,12 @@ def read_description(folder: Path) -> Description:
     """
     path = folder / DESCRIPTION_FILE
     if not path.is_file():
+        if Workdir.at(folder).config.is_file():
+            raise FileNotFoundError(
+                f"{folder} is a workdir, and no export: write one with `castream export --workdir "
+                f"{shlex.quote(str(folder))} --to pretrained --out DIR`, or open it by "
+                "castream_jax.exporting.from_workdir.open_workdir."
+            )
         raise FileNotFoundError(f"{folder} holds no model: there is no {DESCRIPTION_FILE}.")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))

@@ -34,6 +34,7 @@ from castream_jax.reporting.metric_table import (
 )
 from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.progress import Progress
 
 
 def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Path:
@@ -61,6 +62,10 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
 
         names = [name, *(other.read_config().get("name") or other.folder.name for other in others)]
         comparison = compare_experiments([w.folder for w in (workdir, *others)], names)
+        for label, conflicts in comparison.conflicts.items():
+            if conflicts:
+                differ = "; ".join(f"{one.what}: {one.first}, there {one.other}" for one in conflicts)
+                Progress("report", total=0, unit="files").say(f"{label} is not fully comparable ({differ})")
     heads = ordered_heads(summary)
     curves = read_causal_curves(workdir.curves)
     table = table_rows(summary)

@@ -71,6 +71,12 @@ def remarks(config: Config, source: Source) -> Iterator[str]:
         yield note
     if absent := classes_without_images(source):
         yield f"{len(absent)} of {len(source.class_names)} classes have no training image: {listed(absent)}"
+    try:
+        open_source(config.data, "test", class_names=source.class_names)
+    except ValueError as error:
+        yield f"`castream evaluate` will refuse the test data: {error}"
+    except OSError:
+        pass  # a training needs none
     if config.train.validate_every and is_reported(config, split := validated_split(config)):
         yield (
             f"validating on the split {split!r}, which is the one that is reported: the best checkpoint is "

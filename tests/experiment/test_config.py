@@ -38,6 +38,11 @@ def test_overrides_set_fields_and_leave_the_original():
     assert config.train.epochs == 90
 
 
+@pytest.mark.parametrize("text", ["gradcam,cam", "gradcam, cam,", "(gradcam,cam)", "('gradcam','cam')"])
+def test_methods_are_set_with_and_without_quotes(text: str):
+    assert override(base_config(), [f"--config.evaluation.methods={text}"]).evaluation.methods == ("gradcam", "cam")
+
+
 def test_unknown_fields_are_refused_wherever_they_are_set(tmp_path: Path):
     with pytest.raises(AttributeError):
         base_config().optimizer.learn_rate = 1

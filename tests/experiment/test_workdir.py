@@ -36,8 +36,14 @@ def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     workdir = Workdir.at("run")
     assert workdir.folder == tmp_path / "run"
-    with pytest.raises(FileNotFoundError, match="run holds no experiment: run `castream train --workdir"):
+    with pytest.raises(FileNotFoundError, match="run holds no experiment: run `castream train --config FILE --workdir"):
         workdir.open_config()
+    with pytest.raises(FileNotFoundError, match="run holds no experiment"):
+        workdir.read_summary()
+    (tmp_path / "run").mkdir()
+    workdir.config.write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"run/evaluation is a part of the workdir .*run: give that folder"):
+        Workdir.at("run/evaluation").read_summary()
     with pytest.raises(FileNotFoundError, match=r"summary\.json is missing; run `castream evaluate --workdir"):
         workdir.read_summary()
     assert workdir.read_run() == {}

@@ -212,7 +212,7 @@ def test_nobody_elses_files_are_replaced(exported: Path, tmp_path: Path, monkeyp
     (out / "notes.md").write_text("mine")
     for format_ in ("pretrained", "official"):
         assert main(["export", str(exported), "--to", format_, "--out", str(out)]) == 2
-        assert "something else than a model" in only_sentence(capsys)
+        assert "holds what this export would not write" in only_sentence(capsys)
     assert (out / "notes.md").read_text() == "mine"
     # A failure half-way leaves the export that was there.
     (out / "notes.md").unlink()
@@ -250,7 +250,7 @@ def test_a_bfloat16_trunk_stays_one(resnet8_weights: Path, tmp_path: Path):
     ("options", "sentence"),
     [
         (["--workdir", "{workdir}", "--to", "official", "--checkpoint", "best"], "No checkpoint in"),
-        (["--workdir", "absent", "--to", "official"], "holds no experiment: run `castream train"),
+        (["--workdir", "absent", "--to", "official"], "holds no experiment: run `castream train --config FILE"),
         (["absent", "--to", "official"], "absent holds no model: there is no model.json."),
         (["absent", "--to", "official", "--checkpoint", "best"], "--checkpoint is one of a --workdir"),
         (["absent", "--to", "stablehlo", "--trunk", "reference"], "--trunk reference goes with --to pretrained"),

@@ -317,13 +317,15 @@ def test_experiments_are_compared_image_by_image(workdir, tmp_path_factory):
     assert "Comparison of" not in write_report(workdir).read_text()
 
 
-def test_incomparable_experiments_are_not_subtracted(workdir, tmp_path_factory):
+def test_incomparable_experiments_are_not_subtracted(workdir, tmp_path_factory, capsys):
     folder = tmp_path_factory.mktemp("other")
     protocol = {"name": "rise", "hash": "0" * 12}
     other = second_workdir(workdir, folder / "protocol", protocol=protocol)
     assert {method for method, _ in compared_rows(workdir, other)} == {""}  # accuracy has no protocol
     html = write_report(workdir, [other]).read_text()
     assert "protocol: castream (3fa9c01be877)" in html
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is not fully comparable (protocol: castream (3fa9c01be877), there rise" in said
     assert "cannot be compared" in html
 
     other = second_workdir(workdir, folder / "classes", class_names=["a", "b", "c"])

@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from castream_jax.data import ImageFolder, register_source
+from castream_jax.data import ImageFolder, open_source, register_source
 from castream_jax.data.named_sources import SOURCES
 from castream_jax.experiment.model_parts import model_parts
 from castream_jax.model import Model
 from castream_jax.runtime.mesh import data_mesh, replicate
 from castream_jax.training import train
+from castream_jax.training.recipe import remarks
 from castream_jax.training.validate import make_validation
 
 
@@ -92,3 +93,18 @@ def test_a_fraction_is_validated_on_and_its_best_may_be_evaluated(tiny_config, t
     config.evaluation.checkpoint = "best"
     checkpoint = evaluate(config, workdir)["checkpoint"]
     assert (checkpoint["validated_on"], checkpoint["selected_on_reported_split"]) == ("train", False)
+
+
+def test_classes_that_an_evaluation_will_refuse_are_told_before_training_starts(tiny_config, tmp_path: Path):
+    for split, names in (("train", ("apple", "banana")), ("test", ("apple", "Banana"))):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "0.png")
+    data = {"source": "image_folder", "path": str(tmp_path), "train_split": "train", "test_split": "test"}
+    config = tiny_config(data=data)
+    source = open_source(config.data, "train")
+    (said,) = remarks(config, source)
+    assert said.startswith("`castream evaluate` will refuse the test data: The test data (image_folder 'test' in ")
+    assert "'Banana' (did you mean 'banana'?)" in said
+    config.data.test_split = "absent"  # a training needs none
+    assert list(remarks(config, source)) == []
