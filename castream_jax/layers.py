@@ -5,7 +5,7 @@ Parameters are float32; every layer computes in the type of its input, so that t
 Axes: b image, h w space, i input channel, o output channel.
 """
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flax import nnx
 import jax
@@ -25,10 +25,10 @@ _kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nnx.Module):
-    """2-D convolution, kernel `[k, k, i / groups, o]`, padded by the same number of zeros on every side.
+    """2-D convolution, kernel `[k, k, i / groups, o]`, padded by zeros.
 
-    The padding is `(k - 1) // 2` unless it is given, as in torchvision: `SAME` is asymmetric at stride 2 and would
-    shift every feature map against PyTorch's.
+    On every side there are `(k - 1) // 2` of them unless their number is given, as in torchvision. `"SAME"` is
+    TensorFlow's padding, whose odd zero at stride 2 comes last, so that feature maps are shifted against torchvision's.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Conv(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
-        padding: int | None = None,
+        padding: int | Literal["SAME"] | None = None,
         groups: int = 1,
         use_bias: bool = False,
         kernel_init: nnx.Initializer = _kaiming_fan_out,
         rngs: nnx.Rngs,
     ):
         self.stride = stride
-        self.padding = (kernel_size - 1) // 2 if padding is None else padding
+        self.padding: int | str = (kernel_size - 1) // 2 if padding is None else padding
         self.groups = groups
         shape = (kernel_size, kernel_size, in_features // groups, out_features)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
@@ -58,7 +58,12 @@ class Conv(nnx.Module):
     def convolve(self, x: Float[Array, "b h w i"], kernel: Float[Array, "k k j o"]) -> Float[Array, "b h2 w2 o"]:
         """This convolution with another `kernel`, and without bias."""
         kernel = kernel.astype(x.dtype)
-        return convolution(x, kernel, stride=self.stride, padding=self.padding, groups=self.groups)
+        padding = self.padding
+        if isinstance(padding, str):
+            strides = (self.stride, self.stride)
+            height, width = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+            padding = (height, width)
+        return convolution(x, kernel, stride=self.stride, padding=padding, groups=self.groups)
 
 
 class Sequential(nnx.List):

@@ -62,7 +62,8 @@ class Model(nnx.Module):
 
     def __init__(self, backbone: Backbone, heads: Mapping[str, Head], images: ImageSpec | None = None):
         """Raises:
-        ValueError: if there is no backbone or no head, or a class-specific head has not one query per class.
+        ValueError: if there is no backbone or no head, a class-specific head has not one query per class, or a module
+            has an attribute, such as a list, that cannot be a constant of a compiled program.
         """
         if not isinstance(backbone, nnx.Module):
             raise ValueError(f"A model needs a backbone, got {backbone!r}: load_backbone(name, weights) gives one.")
@@ -82,6 +83,7 @@ class Model(nnx.Module):
         self.backbone = backbone
         self.heads = nnx.Dict(heads)
         self.images = images
+        _check_constants(self)
 
     def train(self, **attributes: Any) -> None:
         """Training mode of the heads alone: the trunk is frozen, and BatchNorm statistics of a batch have no place."""
@@ -116,6 +118,24 @@ class Model(nnx.Module):
         """
         probabilities = get_protocol(protocol).probabilities
         return {name: probabilities(logits) for name, logits in self(pixels).items()}
+
+
+def _check_constants(model: Model) -> None:
+    """Raises a ValueError that names the attributes that cannot be hashed; compiled programs are found by them."""
+    try:
+        hash(nnx.split(model)[0])
+    except TypeError as error:
+        kinds = [
+            f"{type(module).__name__}.{name} is a {type(value).__name__}"
+            for _, module in nnx.iter_graph(model)
+            if isinstance(module, nnx.Module)
+            for name, value in vars(module).items()
+            if isinstance(value, list | dict | set)
+        ]
+        raise ValueError(
+            f"An attribute of a module must be a constant ({', '.join(kinds) or error}): make it a tuple or, of "
+            "modules, an nnx.List or nnx.Dict."
+        ) from error
 
 
 def class_values(

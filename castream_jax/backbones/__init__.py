@@ -1,6 +1,12 @@
 """Frozen trunks: torchvision's ResNets, ConvNeXts and EfficientNets, CIFAR ResNets, and PyTorch weights for them."""
 
-from castream_jax.backbones import cifar_resnet, convnext, efficientnet, resnet  # importing registers their names
+from castream_jax.backbones import (  # importing registers their names
+    cifar_resnet,
+    convnext,
+    efficientnet,
+    efficientnet_lite,
+    resnet,
+)
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.load import (
     OtherClassesError,
@@ -12,6 +18,7 @@ from castream_jax.backbones.load import (
 )
 from castream_jax.backbones.registry import (
     Architecture,
+    abstract_backbone,
     backbone_names,
     create_backbone,
     get_architecture,
@@ -23,11 +30,13 @@ __all__ = [
     "Backbone",
     "OtherClassesError",
     "Taps",
+    "abstract_backbone",
     "backbone_names",
     "cifar_resnet",
     "convnext",
     "create_backbone",
     "efficientnet",
+    "efficientnet_lite",
     "fingerprint",
     "get_architecture",
     "load_backbone",

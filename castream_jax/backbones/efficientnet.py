@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 
 
 _STEM_WIDTH = 32
-_STAGES = (
+STAGES = (
     Stage(1, 3, 1, 16, 1),
     Stage(6, 3, 2, 24, 2),
     Stage(6, 5, 2, 40, 2),
@@ -91,14 +91,13 @@ class EfficientNet(Backbone):
 
     def __init__(self, name: str, scaling: Scaling, *, num_classes: int, taps: Taps | None = None, rngs: nnx.Rngs):
         widths = [
-            _multiple_of_8(features * scaling.width)
-            for features in (_STEM_WIDTH, *(stage.features for stage in _STAGES))
+            multiple_of_8(features * scaling.width) for features in (_STEM_WIDTH, *(stage.features for stage in STAGES))
         ]
         dims = [*widths, 4 * widths[-1]]
         super().__init__(name, num_classes=num_classes, boundary_dims=dims, stride=32, taps=taps)
         normalised = functools.partial(_conv_norm, scaling=scaling, rngs=rngs)
         features: list[Sequential] = [normalised(3, widths[0], 3, stride=2)]
-        for stage, in_features, width in zip(_STAGES, widths[:-1], widths[1:], strict=True):
+        for stage, in_features, width in zip(STAGES, widths[:-1], widths[1:], strict=True):
             blocks = [MBConv(in_features, width, stage, stage.stride, scaling, rngs)]
             extra = math.ceil(stage.depth * scaling.depth) - 1
             blocks += [MBConv(width, width, stage, 1, scaling, rngs) for _ in range(extra)]
@@ -130,7 +129,7 @@ def _conv_norm(
     return ConvNorm([conv, norm, jax.nn.silu] if activation else [conv, norm])
 
 
-def _multiple_of_8(width: float) -> int:
+def multiple_of_8(width: float) -> int:
     """The nearest multiple of 8, or the next one if that is less than 90 % of `width`."""
     nearest = max(8, int(width + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * width else nearest + 8

@@ -7,16 +7,16 @@ import os
 from pathlib import Path
 from typing import get_args
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Dtype, Taps
-from castream_jax.backbones.registry import create_backbone
+from castream_jax.backbones.registry import abstract_backbone, create_backbone
 from castream_jax.layers import BatchNorm
+from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.weights.download import fetch_weights
-from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 from castream_jax.weights.files import TRUNK_FILE, read_weights, write_safetensors
 from castream_jax.weights.names import (
     check_names,
@@ -109,7 +109,7 @@ def load_backbone(
         raise ValueError(
             f"weights must be a path or a name, got {type(weights).__name__}: load_torch_state_dict takes tensors."
         )
-    backbone = nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
+    backbone = abstract_backbone(name, num_classes, taps=taps)
     state_dict = _own_names(backbone, _read(name, os.fspath(weights)))
     if new_classifier:
         state_dict |= fresh_classifier(backbone, seed)
@@ -155,12 +155,12 @@ def fingerprint(backbone: Backbone) -> str:
 def _is_entry(name: str, weights: str) -> bool:
     """Whether `weights` names published weights, rightly or not: a bare word that is no file."""
     bare = not Path(weights).suffix and Path(weights).name == weights
-    return weights.lower() in PUBLISHED_WEIGHTS.get(name, {}) or (bare and not Path(weights).exists())
+    return weights.lower() in imagenet_entries(name) or (bare and not Path(weights).exists())
 
 
 def _classifier_names(backbone: Backbone) -> set[str]:
     """The parameters that a different number of classes changes."""
-    other = nnx.eval_shape(lambda: create_backbone(backbone.name, backbone.num_classes + 1, rngs=nnx.Rngs(0)))
+    other = abstract_backbone(backbone.name, backbone.num_classes + 1)
     shapes = {name: variable.shape for name, variable in torch_variables(other)}
     return {name for name, variable in torch_variables(backbone) if variable.shape != shapes[name]}
 
@@ -171,7 +171,7 @@ def fresh_classifier(backbone: Backbone, seed: int) -> dict[str, np.ndarray]:
 
     @jax.jit
     def draw() -> dict[str, jax.Array]:
-        fresh = create_backbone(backbone.name, backbone.num_classes, rngs=nnx.Rngs(seed))
+        fresh = create_backbone(backbone.name, backbone.num_classes, rngs=traced_rngs(seed))
         return {name: variable[...] for name, variable in torch_variables(fresh) if name in names}
 
     return {name: to_torch_layout(np.asarray(value)) for name, value in draw().items()}

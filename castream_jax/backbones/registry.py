@@ -9,6 +9,7 @@ import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.plugins import load_plugins
+from castream_jax.runtime.traced_rngs import traced_rngs
 
 
 class Architecture(NamedTuple):
@@ -97,3 +98,8 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
     backbone = architecture.builder(num_classes=int(num_classes), rngs=rngs, **options)
     backbone.eval()
     return backbone
+
+
+def abstract_backbone(name: str, num_classes: int | None = None, *, taps: Taps | None = None) -> Backbone:
+    """A backbone without values, a `jax.ShapeDtypeStruct` for each. Arguments and errors as of `create_backbone`."""
+    return nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=traced_rngs(0), taps=taps))

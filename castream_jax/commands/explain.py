@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from castream_jax.model import Model
     from castream_jax.protocol import Protocol
 
+_MODEL = "efficientnet_lite0"
 _LONGEST = 200  # bytes of a folder's name: file systems have room for 255
 _FILE_WIDTH = 120  # characters of the table where it does not go to a terminal
 
@@ -36,16 +37,17 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--model",
         type=user_path,
-        required=True,
+        default=_MODEL,
         metavar="DIR|NAME",
-        help="a folder that save_pretrained wrote, a workdir, or a backbone such as resnet50, under GAP alone",
+        help="a folder that save_pretrained wrote, a workdir, or a backbone such as resnet50, under GAP alone; by "
+        f"default {_MODEL}, whose ImageNet weights are installed with this package",
     )
     command.add_argument(
         "--weights",
         type=user_path,
         default="",
         metavar="FILE|ENTRY",
-        help="weights of a backbone given by name; by default imagenet1k_v1",
+        help="weights of a backbone given by name; by default those of ImageNet",
     )
     command.add_argument(
         "--num-classes",

@@ -18,7 +18,7 @@ import jax
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing, write_json
-from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 from castream_jax.weights.files import TRUNK_FILE
 
 _DATA, _WEIGHTS = "data.path", "backbone.weights"
@@ -162,7 +162,7 @@ def _from_above(path: str, workdir: Workdir, field: str) -> str:
 
 def _is_name(config: Config) -> bool:
     weights = config.backbone.weights
-    return weights in BUNDLED_WEIGHTS or weights.lower() in PUBLISHED_WEIGHTS.get(config.backbone.name, {})
+    return weights in BUNDLED_WEIGHTS or weights.lower() in imagenet_entries(config.backbone.name)
 
 
 def _sha256(path: Path) -> str:

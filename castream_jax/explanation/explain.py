@@ -23,7 +23,7 @@ from castream_jax.model import ImageSpec, Model, to_unit_range
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 from castream_jax.stream import CrossAttentionStream
-from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import imagenet_entries
 
 BATCH_SIZE = 8  # more per trunk pass is no faster on a CPU, and the first result would come later
 
@@ -140,7 +140,7 @@ def image_spec(model: Model) -> ImageSpec:
     """
     architecture = get_architecture(model.backbone.name) if model.images is None else None
     spec = model.images or ImageSpec(architecture.input_size if architecture else 224)
-    imagenet = model.backbone.name in PUBLISHED_WEIGHTS and model.backbone.num_classes == len(imagenet_classes())
+    imagenet = imagenet_entries(model.backbone.name) and model.backbone.num_classes == len(imagenet_classes())
     if not spec.class_names and imagenet:
         spec = dataclasses.replace(spec, class_names=tuple(imagenet_classes().values()))
     return spec

@@ -11,7 +11,7 @@ from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.pretrained import load_pretrained
 from castream_jax.model import ImageSpec, Model
 from castream_jax.stream import GlobalAveragePooling
-from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import imagenet_entries
 from castream_jax.weights.files import is_address
 
 
@@ -45,9 +45,11 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     if folder.suffix or len(folder.parts) > 1:
         raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")
     get_architecture(source)
-    if not weights and "imagenet1k_v1" not in PUBLISHED_WEIGHTS.get(source, {}):
+    if not weights:
+        weights, *_ = imagenet_entries(source) or [""]
+    if not weights:
         raise ValueError(f"No weights of {source} are published: give a file with --weights.")
-    backbone = load_backbone(source, weights or "imagenet1k_v1", num_classes=num_classes)
+    backbone = load_backbone(source, weights, num_classes=num_classes)
     return Model(backbone, {"gap": GlobalAveragePooling()}), "castream"
 
 

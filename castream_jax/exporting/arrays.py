@@ -15,6 +15,7 @@ import safetensors.numpy
 from castream_jax.backbones import create_backbone
 from castream_jax.exporting.description import STREAM_FIELDS, Description
 from castream_jax.model import Head, Model
+from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 from castream_jax.weights.files import write_safetensors
 from castream_jax.weights.names import check_names
@@ -59,7 +60,7 @@ def read_model(description: Description, folder: Path) -> Model:
 
     def build() -> Model:
         backbone = create_backbone(
-            description.backbone, description.num_classes, rngs=nnx.Rngs(0), taps=description.taps
+            description.backbone, description.num_classes, rngs=traced_rngs(0), taps=description.taps
         )
         return Model(backbone, build_heads(description, backbone.stage_dims))
 

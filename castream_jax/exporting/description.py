@@ -13,7 +13,7 @@ from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.version import __version__
-from castream_jax.weights.entries import BUNDLED_WEIGHTS, PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 
 DESCRIPTION_FILE = "model.json"
 INCLUDED = "included"  # the trunk's arrays lie in the export
@@ -99,7 +99,7 @@ def refer_to_trunk(description: Description, trunk: str) -> Description:
     """
     name = description.backbone
     if trunk != INCLUDED:
-        known = [*PUBLISHED_WEIGHTS.get(name, {}), *(k for k, (of, _) in BUNDLED_WEIGHTS.items() if of == name)]
+        known = [*imagenet_entries(name), *(k for k, (of, _) in BUNDLED_WEIGHTS.items() if of == name)]
         if trunk not in known:
             raise ValueError(
                 f"A trunk can be referred to by published weights of {name} only, of which there are "

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 import functools
-from typing import Literal
 
 from flax import nnx
 import jax
 
-from castream_jax.backbones import Backbone, backbone_names, create_backbone, get_architecture
+from castream_jax.backbones import abstract_backbone, backbone_names, get_architecture
 from castream_jax.stream import CrossAttentionStream
-from castream_jax.weights.entries import PUBLISHED_WEIGHTS
+from castream_jax.weights.entries import imagenet_entries
 
 
 def models_table() -> Iterator[str]:
@@ -20,21 +19,17 @@ def models_table() -> Iterator[str]:
     yield "| backbone | input | parameters | channels of S0 … SL | stream | stream on `stages` | weights |"
     yield "|---|---:|---:|---|---:|---:|---|"
     for name in backbone_names():
-        backbone = _abstract(name, "official")
+        backbone = abstract_backbone(name)
         cells = (
             f"`{name}`",
             f"{get_architecture(name).input_size}",
             f"{_count(backbone):,}",
             ", ".join(map(str, backbone.stage_dims)),
             f"{_stream_parameters(backbone.stage_dims):,}",
-            f"{_stream_parameters(_abstract(name, 'stages').stage_dims):,}",
-            ", ".join(f"`{entry}`" for entry in PUBLISHED_WEIGHTS.get(name, {})) or "file",
+            f"{_stream_parameters(abstract_backbone(name, taps='stages').stage_dims):,}",
+            ", ".join(f"`{entry}`" for entry in imagenet_entries(name)) or "file",
         )
         yield f"| {' | '.join(cells)} |"
-
-
-def _abstract(name: str, taps: Literal["official", "stages"]) -> Backbone:
-    return nnx.eval_shape(lambda: create_backbone(name, rngs=nnx.Rngs(0), taps=taps))
 
 
 @functools.cache

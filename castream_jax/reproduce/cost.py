@@ -22,6 +22,7 @@ from castream_jax.experiment.config import Config
 from castream_jax.metrics.causal import pixels_moved
 from castream_jax.model import Model
 from castream_jax.protocol import get_protocol
+from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.stream import GlobalAveragePooling
 
 
@@ -228,7 +229,7 @@ def _with_prefix(number: float) -> str:
 
 def _random_model(config: Config) -> Model:
     name, num_classes, taps = config.backbone.name, config.backbone.num_classes, config.backbone.taps
-    backbone = create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps)
+    backbone = create_backbone(name, num_classes, rngs=traced_rngs(0), taps=taps)
     return Model(backbone, {"gap": GlobalAveragePooling(), **open_streams(config, backbone)})
 
 

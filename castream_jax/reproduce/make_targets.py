@@ -11,7 +11,7 @@ from pathlib import Path
 from flax import nnx
 import jax
 
-from castream_jax.backbones import Backbone, create_backbone
+from castream_jax.backbones import Backbone, abstract_backbone
 from castream_jax.data import open_source
 from castream_jax.drawing.figure_files import save_figure
 from castream_jax.drawing.titles import REFERENCE_HEAD
@@ -170,4 +170,4 @@ def _count_backbone(config: Config) -> int:
 
 def _abstract_backbone(config: Config) -> Backbone:
     name, num_classes, taps = config.backbone.name, config.backbone.num_classes, config.backbone.taps
-    return nnx.eval_shape(lambda: create_backbone(name, num_classes, rngs=nnx.Rngs(0), taps=taps))
+    return abstract_backbone(name, num_classes, taps=taps)

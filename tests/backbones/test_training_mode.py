@@ -106,3 +106,10 @@ def test_weights_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match=r"are not finite: conv1\.weight, linear\.bias\. Get the file again"):
         castream.load_torch_state_dict(backbone, weights)
     assert jnp.isfinite(backbone.conv1.kernel[...]).all()
+
+
+def test_an_attribute_that_is_no_constant_is_named():
+    backbone = Foreign(nnx.Rngs(0))
+    backbone.depths = [1, 2]
+    with pytest.raises(ValueError, match=r"must be a constant \(Foreign\.depths is a list\): make it a tuple or"):
+        castream.Model(backbone, heads())

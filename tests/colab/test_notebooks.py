@@ -50,12 +50,12 @@ def shown(path: Path) -> str:
 
 @pytest.mark.system
 def test_the_quick_tour(tmp_path: Path):
-    text = run("quick_tour", tmp_path, EPOCHS=1, IMAGES=30)
+    text = run("quick_tour", tmp_path, EPOCHS=1, IMAGES=12)
     assert "S3 (64, 16, 16, 64)" in text
     assert "parameters 7104" in text
     assert float(re.search(r"\nca ([\d.]+)% of 64", text)[1]) > 85  # one epoch; the trunk under GAP has 94
     assert "| Grad-CAM | ca − GAP |" in text
-    assert "Percent over 30 images, protocol castream" in text
+    assert "Percent over 12 images, protocol castream" in text
     assert "<image/png>" in text
     assert "Explanation('image', gap: 4, ca: 4, 3 maps)" in text
 

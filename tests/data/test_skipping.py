@@ -25,6 +25,7 @@ def test_damaged_images_are_reported_and_counted_nowhere(tmp_path, resnet8_weigh
     fields = [f"--config.data.path={tmp_path / 'images'}", f"--config.backbone.weights={resnet8_weights}"]
     fields += ["--config.backbone.name=cifar_resnet8", "--config.train.batch_size=8", "--config.train.epochs=1"]
     fields += ["--config.evaluation.batch_size=8", "--config.data.on_error=skip"]
+    fields += [f"--config.evaluation.{field}" for field in ("methods=gradcam,", "baselines=False", "sanity_images=0")]
     command = ["--config", CONFIG, "--workdir", str(tmp_path / "run"), *fields]
 
     assert main(["train", *command]) == 0

@@ -85,7 +85,10 @@ def test_voc_from_fine_tuning_to_mean_average_precision(tmp_path, write, pascal_
         tmp_path,
         "voc/resnet50.py",
         20,
-        [*overrides(tmp_path), "--config.evaluation.baselines=False", "--config.evaluation.sanity_images=0"],
+        [
+            *overrides(tmp_path),
+            *(f"--config.evaluation.{field}" for field in ("baselines=False", "sanity_images=0", "max_images=4")),
+        ],
         ["--config.train.epochs=6", "--config.optimizer.learning_rate=0.2"],
         ["--config.train.epochs=4", "--config.optimizer.learning_rate=0.5"],
     )

@@ -64,20 +64,19 @@ def wait_for_checkpoint(workdir: Path, step: int, process: subprocess.Popen) -> 
 
 @pytest.mark.system
 def test_processes_and_devices_train_the_same_stream(tmp_path: Path, overrides: list[str], environment: dict[str, str]):
-    def run(name: str, **variables: str) -> None:
-        subprocess.run(
-            [ROOT / "launch" / "local.sh", CONFIG, tmp_path / name, *overrides],
-            env={**environment, **variables},
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=240,
-        )
+    def run(*command: str | Path, **variables: str) -> None:
+        environ = {**environment, **variables}
+        subprocess.run([*command, *overrides], env=environ, check=True, stdout=subprocess.DEVNULL, timeout=240)
 
-    run("1", DEVICES="1")
-    run("2x2", PROCESSES="2", DEVICES="2")
+    def launch(name: str, **variables: str) -> None:
+        run(ROOT / "launch" / "local.sh", CONFIG, tmp_path / name, **variables)
+
+    training = [sys.executable, "-m", "castream_jax", "train", "--config", CONFIG, "--workdir"]
+    run(*training, tmp_path / "1", JAX_NUM_CPU_DEVICES="1")
+    launch("2x2", PROCESSES="2", DEVICES="2")
     # Begun on 4 devices, killed, and ended, with its evaluation, on 8.
     process = subprocess.Popen(
-        [sys.executable, "-m", "castream_jax", "train", "--config", CONFIG, "--workdir", tmp_path / "4, 8", *overrides],
+        [*training, tmp_path / "4, 8", *overrides],
         env={**environment, "JAX_NUM_CPU_DEVICES": "4"},
         stdout=subprocess.DEVNULL,
     )
@@ -86,7 +85,7 @@ def test_processes_and_devices_train_the_same_stream(tmp_path: Path, overrides: 
     process.wait()
     config = override(open_config(CONFIG), overrides)
     restore_model(config, tmp_path / "4, 8")  # on the 4 devices of the tests
-    run("4, 8", DEVICES="8")
+    launch("4, 8", DEVICES="8")
     # 1e-5 absolute over 56 steps: each device sums its own images first.
     alone = losses(tmp_path / "1")
     assert len(alone) == 56
