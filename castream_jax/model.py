@@ -104,11 +104,21 @@ class Model(nnx.Module):
         """
         if query is None:
             query = self.predicted_class(stages)
-        return {name: self.backbone.classify(head(stages, query)[0]) for name, head in self.heads.items()}
+        return {name: self._classify(head(stages, query)[0]) for name, head in self.heads.items()}
+
+    def _classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        """`backbone.classify`, whose logits must be those of all classes."""
+        logits = self.backbone.classify(representation)
+        if logits.shape != (expected := (representation.shape[0], self.backbone.num_classes)):
+            raise ValueError(
+                f"The classifier of {self.backbone.name} must give logits [B, num_classes] = {list(expected)}, got "
+                f"{list(logits.shape)}."
+            )
+        return logits
 
     def predicted_class(self, stages: Stages) -> Int[Array, " b"]:
         """The baseline's prediction, under GAP."""
-        return jnp.argmax(self.backbone.classify(stages[-1].mean((1, 2))), axis=-1)
+        return jnp.argmax(self._classify(stages[-1].mean((1, 2))), axis=-1)
 
     def predict(self, pixels: Pixels, protocol: str | Protocol = "castream") -> dict[str, Float[Array, "b k"]]:
         """Probability of every class under each head, as the protocol defines it: every masked image is scored by it.

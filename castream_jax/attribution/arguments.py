@@ -3,7 +3,7 @@
 Values are looked at where they are concrete; inside a trace nothing is checked, and nothing costs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -117,14 +117,18 @@ def check_probability(model: Model, protocol: Protocol) -> None:
         )
 
 
-def check_finite(outputs: Iterable[AnyArray]) -> None:
-    """Raises a ValueError if what a model gave, `[B, …]`, is concrete and not finite."""
-    concrete = [values for values in outputs if _is_concrete(values)]
-    if concrete and not (finite := np.asarray(_are_finite(concrete))).all():
-        raise ValueError(
-            f"The model's output is not finite on image {int(finite.argmin())} of {len(finite)}: look at its weights, "
-            "and at the type it computes in."
-        )
+def check_finite(outputs: Mapping[tuple[str, str], Sequence[AnyArray]]) -> None:
+    """Raises a ValueError if what was computed of a (head, method), `[B, …]`, is concrete and not finite."""
+    concrete = {key: list(values) for key, values in outputs.items() if all(map(_is_concrete, values))}
+    if not concrete:
+        return
+    finite_of = dict(zip(concrete, np.asarray(_are_finite(list(concrete.values()))), strict=True))
+    for (head, method), finite in finite_of.items():
+        if not finite.all():
+            raise ValueError(
+                f"The model's output is not finite on image {int(finite.argmin())} of {len(finite)}: look at its "
+                f"weights, at the type it computes in, and at the method {method!r} (under head {head!r})."
+            )
 
 
 def needs_chunk(methods: Sequence[str]) -> bool:
@@ -152,8 +156,13 @@ def _extremes_on_device(values: Array) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _are_finite(outputs: list[Array]) -> Bool[Array, " b"]:
-    """Whether all that was given for an image is."""
-    return functools.reduce(
-        jnp.logical_and, (jnp.isfinite(values).reshape(values.shape[0], -1).all(1) for values in outputs)
+def _are_finite(outputs: list[list[Array]]) -> Bool[Array, "outputs b"]:
+    """Of each output, whether all that was computed for an image is finite."""
+    return jnp.stack(
+        [
+            functools.reduce(
+                jnp.logical_and, (jnp.isfinite(values).reshape(values.shape[0], -1).all(1) for values in output)
+            )
+            for output in outputs
+        ]
     )

@@ -15,7 +15,7 @@ from castream_jax.attribution.arguments import (
 )
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.methods import parse_method
+from castream_jax.attribution.methods import parse_method, scores_of
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.model import Model
@@ -62,7 +62,7 @@ def attribute(
         chunk = chunk_for(model, *pixels.shape[1:3]) if needs_chunk(names) else 1
     chunk = check_chunk(chunk)
     maps = attribute_batch(model, pixels, labels, methods=names, protocol=protocol, chunk=chunk)
-    check_finite(maps.values())
+    check_finite({key: [saliency] for key, saliency in maps.items()})
     return maps
 
 
@@ -85,10 +85,7 @@ def saliency_maps(inputs: Inputs, methods: tuple[str, ...]) -> Maps:
     maps = {}
     for text in methods:
         method, numbers, inverted = parse_method(text)
-        head_scores = method.function(inputs, *numbers)
-        if not head_scores:
-            raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(inputs.model.heads)}).")
-        for head, scores in head_scores.items():
+        for head, scores in scores_of(text, method, numbers, inputs).items():
             saliency = scores if method.finished else to_map(scores, inputs)
             maps[head, text] = 1 - saliency if inverted else saliency
     return maps

@@ -38,7 +38,7 @@ def chunk_for(model: Model, height: int, width: int, memory_bytes: int = 0) -> i
     memory_bytes = memory_bytes or _default_memory(device)
     graphdef, state = nnx.split(model)
     leaves, structure = jax.tree.flatten(state)
-    shapes = tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     chunk = _FASTEST.get(device.platform, _FASTEST_ELSEWHERE)
     while chunk > 1 and _bytes_of_a_pass(graphdef, structure, shapes, (chunk, height, width, 3)) > memory_bytes:
         chunk //= 2

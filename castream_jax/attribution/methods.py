@@ -1,10 +1,12 @@
 """Attribution methods by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import difflib
 import inspect
-from typing import NamedTuple
+import traceback
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.plugins import load_plugins
@@ -93,3 +95,47 @@ def parse_method(text: str) -> Call:
         takes = f"the numbers {', '.join(names)}" if names else "no numbers"
         raise ValueError(f"{text!r}: {name} takes {takes} after its name, got {len(numbers)}.") from None
     return Call(METHODS[name], tuple(map(int, numbers)), text.startswith(INVERTED))
+
+
+def scores_of(text: str, method: Method, numbers: tuple[int, ...], inputs: Any) -> dict[str, Float[Array, "b h w"]]:
+    """What a method returns for `inputs`, if it is what a method must return.
+
+    Raises:
+        ValueError: if it is not, or the method fails; names the method.
+    """
+    try:
+        scores = method.function(inputs, *numbers)
+    except Exception as error:  # whatever somebody's method may raise
+        reason = " ".join(str(error).split("\n", 1)[0].split())
+        place = _line_in(method.function, error)
+        raise ValueError(f"Attribution method {text!r} fails: {type(error).__name__}: {reason}{place}.") from error
+    heads = tuple(inputs.model.heads)
+    if isinstance(scores, Mapping) and not scores:
+        raise ValueError(f"{text!r} has no map for any head of the model ({', '.join(heads)}).")
+    if isinstance(scores, Mapping) and all(head in heads and _are_scores(s, inputs) for head, s in scores.items()):
+        return dict(scores)
+    found = {head: _described(s) for head, s in scores.items()} if isinstance(scores, Mapping) else _described(scores)
+    raise ValueError(
+        f"Attribution method {text!r} must return {{head: scores}}, for heads of {', '.join(heads)} floating-point "
+        f"arrays [B, h, w] with B = {inputs.pixels.shape[0]}, got {found}."
+    )
+
+
+def _are_scores(scores: Any, inputs: Any) -> bool:
+    return (
+        getattr(scores, "ndim", 0) == 3
+        and scores.shape[0] == inputs.pixels.shape[0]
+        and 0 not in scores.shape
+        and jnp.issubdtype(scores.dtype, jnp.floating)
+    )
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+
+
+def _line_in(function: Callable[..., Any], error: Exception) -> str:
+    """Where in the function's file it happened, if that is known."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({file}, line {lines[-1]})" if lines else ""

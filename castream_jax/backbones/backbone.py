@@ -138,10 +138,20 @@ class Backbone(nnx.Module):
         self, parts: Sequence[Callable[[Array], Array]], x: Array, offsets: Mapping[int, Array] | None = None
     ) -> list[Array]:
         """Feature maps at the boundaries after each of `parts`."""
+        if len(parts) != len(self.boundary_dims):
+            raise ValueError(
+                f"{self.name} has {len(parts)} parts and {len(self.boundary_dims)} boundary_dims: after each part "
+                "there is one boundary."
+            )
         at_boundary = {self.taps[stage]: offset for stage, offset in (offsets or {}).items()}
-        boundaries = []
+        boundaries, images = [], x.shape[0]
         for number, part in enumerate(parts):
             x = part(x)
+            if x.ndim != 4 or x.shape[0] != images or x.shape[-1] != self.boundary_dims[number]:
+                raise ValueError(
+                    f"Part {number} of {self.name} must give features [B, h, w, {self.boundary_dims[number]}] with "
+                    f"B = {images}, as its boundary_dims say, got {list(x.shape)}."
+                )
             if number in at_boundary:
                 x = x + at_boundary[number].astype(x.dtype)
             boundaries.append(x)

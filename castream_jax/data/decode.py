@@ -105,6 +105,15 @@ class EncodedImage:
         self._decoding = dataclasses.replace(decoding, remedy=remedy) if remedy else decoding
 
     @property
+    def path(self) -> Path | None:
+        """Where the file lies; None if its content was given."""
+        return self._file if isinstance(self._file, Path) else None
+
+    def stored(self) -> bytes:
+        """The content of the file, whatever it is."""
+        return self._file if isinstance(self._file, bytes) else self._file.read_bytes()
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the whole image, in pixels.
 
@@ -134,7 +143,7 @@ class EncodedImage:
             if limit:
                 allow_pixels(limit)
             # At once: Pillow would read a file in many small pieces.
-            content = self._file if isinstance(self._file, bytes) else self._file.read_bytes()
+            content = self.stored()
             if not content:
                 raise ValueError("it is empty")
             image = Image.open(io.BytesIO(content))

@@ -5,7 +5,7 @@ from functools import cache
 import glob
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import unicodedata
 
 from castream_jax.data.decode import IMAGE_SUFFIXES
@@ -97,12 +97,6 @@ def describe_skipped(skipped: Skipped) -> str:
         for reason, paths in skipped.items()
     ]
     return "passed over: " + "; ".join(parts) if parts else ""
-
-
-def tell_skipped(source: Any, say: Callable[[str], None]) -> None:
-    """Says what a source of files has passed over, if it has."""
-    if skipped := describe_skipped(getattr(source, "skipped", {})):
-        say(skipped)
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:

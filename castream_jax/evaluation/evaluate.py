@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from castream_jax.data.image_paths import tell_skipped
 from castream_jax.evaluation.explain_parts import explain_parts
 from castream_jax.evaluation.identity import claim_results
 from castream_jax.evaluation.open import open_evaluation
 from castream_jax.evaluation.parts import list_parts
+from castream_jax.evaluation.replaced import replacing_results
 from castream_jax.evaluation.write_summary import write_summary
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.lock import only_one
@@ -55,10 +55,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     evaluation = open_evaluation(config, workdir, mesh)
     workdir, settings, images = evaluation.workdir, config.evaluation, len(evaluation.source)
 
-    with only_one(workdir, "evaluation"):
+    with only_one(workdir, "evaluation"), replacing_results(workdir):
         # --- resume ---
         say = Progress("evaluate", total=images, unit="images").say
-        tell_skipped(evaluation.source, say)
         for remark in evaluation.remarks():
             say(remark)
         if jax.process_index() == 0:

@@ -1,9 +1,8 @@
 """What the results in a folder belong to: kept and continued if they are of this very run, replaced if not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import hashlib
 import json
-import shutil
 from typing import Any
 
 from flax import nnx
@@ -12,7 +11,9 @@ import numpy as np
 
 from castream_jax.backbones import fingerprint
 from castream_jax.data import Source
+from castream_jax.data.content import content_digest
 from castream_jax.data.source import open_record
+from castream_jax.evaluation.replaced import run_set_aside, set_aside, take_back
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
@@ -44,7 +45,8 @@ def identify(config: Config, source: Source, model: Model, methods: Sequence[str
         "data": {field: config.data[field] for field in _DATA_FIELDS}
         # Left out where it is off, as in results that are older than the option.
         | ({"exif_orientation": True} if config.data.exif_orientation else {})
-        | {"images": len(source), "names": _digest([*source.class_names, *names])},
+        | {"images": len(source), "names": _digest([*source.class_names, *names])}
+        | {"content": content_digest(source, sizes=True)},
         "max_images": config.evaluation.max_images,
         "curves": config.evaluation.curves,
         "localisation": "box" in open_record(source, 0),
@@ -63,25 +65,38 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
         workdir: of a trained experiment.
         identity: see `identify`.
         part_size: images per part; parts that are there keep the size they were begun with.
-        say: told where results of another run are replaced.
+        say: told where results of another run are replaced; see `replaced` for what becomes of these.
     """
     workdir.evaluation.mkdir(exist_ok=True)
     run = workdir.read_run()
+    if run and run["identity"] != identity and run_set_aside(workdir).get("identity") == identity:
+        take_back(workdir)
+        run = workdir.read_run()
     if not run or run["identity"] != identity:
         if run:
-            fields = [field for field in identity if run["identity"].get(field) != identity[field]]
+            fields = list(_different(run["identity"], identity))
             say(
                 f"{workdir.evaluation} holds the results of another run, which differs in {', '.join(fields)}: "
                 "replacing them"
             )
-        for path in workdir.results:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            set_aside(workdir)
         run = {"hash": identity_hash(identity), "part_size": part_size, "identity": identity}
         write_json(workdir.run, run)
     for folder in (workdir.gallery_parts, workdir.predictions, workdir.rows):
         folder.mkdir(exist_ok=True)
         for unfinished in folder.glob(".*"):  # of a killed process
             unfinished.unlink()
+
+
+def _different(there: Identity, here: Identity) -> Iterator[str]:
+    """Fields that differ; of the data, which."""
+    for field in here:
+        if field == "data":
+            yield from (
+                f"data.{name}" for name, value in here[field].items() if there.get(field, {}).get(name) != value
+            )
+        elif there.get(field) != here[field]:
+            yield field
 
 
 def identity_hash(identity: Identity) -> str:

@@ -10,12 +10,14 @@ from jax.sharding import Mesh
 
 from castream_jax.attribution.arguments import check_methods, check_probability
 from castream_jax.data import Source, open_source
+from castream_jax.data.content import content_digest
+from castream_jax.data.image_paths import describe_skipped
 from castream_jax.data.renumbered import classes_without_images, listed
 from castream_jax.evaluation.identity import Identity, identify
 from castream_jax.evaluation.sanity import BASELINES
 from castream_jax.experiment.build import check_classes, training_class_names
 from castream_jax.experiment.config import Config
-from castream_jax.experiment.origins import check_data, config_in_place
+from castream_jax.experiment.origins import check_data, check_training_images, config_in_place
 from castream_jax.experiment.restore import restore_checkpoint
 from castream_jax.experiment.selection import ChosenCheckpoint, check_selection
 from castream_jax.experiment.workdir import Workdir
@@ -47,6 +49,8 @@ class Evaluation:
 
     def remarks(self) -> Iterator[str]:
         """What to know of the evaluation before it begins."""
+        if skipped := describe_skipped(getattr(self.source, "skipped", {})):
+            yield skipped
         if absent := classes_without_images(self.source):
             yield f"{len(absent)} of {len(self.source.class_names)} classes have no test image: {listed(absent)}"
 
@@ -69,6 +73,9 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     check_data(config, workdir)
     source = open_source(config.data, "test", class_names=training_class_names(given, workdir))
     check_classes(config, source)
+    if config.data.test_fraction:  # of the training split: what is tested depends on all of it
+        training = open_source(config.data, "train", class_names=source.class_names)
+        check_training_images(workdir, content_digest(training, sizes=False))
     model, checkpoint = restore_checkpoint(given, workdir, mesh=mesh)
     check_selection(config, checkpoint)
     model = nnx.merge(*nnx.split(model))  # heads in the order of the devices

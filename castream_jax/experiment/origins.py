@@ -21,10 +21,25 @@ from castream_jax.runtime.atomic_files import replacing, write_json
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 from castream_jax.weights.files import TRUNK_FILE
 
-_DATA, _WEIGHTS = "data.path", "backbone.weights"
+_DATA, _WEIGHTS, _IMAGES = "data.path", "backbone.weights", "data"
 
 
-def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str]) -> None:
+def check_training_images(workdir: Workdir, digest: str) -> None:
+    """Raises a ValueError unless the training data are those that the training was begun with.
+
+    Args:
+        workdir: one of an older release has nothing noted, and passes.
+        digest: `content_digest` of the training data.
+    """
+    noted = workdir.read_origins().get(_IMAGES, {}).get("digest", digest)
+    if noted != digest:
+        raise ValueError(
+            f"The training images are no more those that {workdir} was begun with (names, labels or content differ): "
+            "put them back, or train in a new workdir."
+        )
+
+
+def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str], digest: str) -> None:
     """Copies the weights into the workdir, and notes where they and the data came from, and the names of the classes.
 
     What an earlier start has noted stays. Process 0 writes.
@@ -33,6 +48,7 @@ def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str]) -
         config: of the training, its paths as they are here.
         workdir: whose folder is made.
         class_names: in the order of their numbers.
+        digest: `content_digest` of the training data.
     """
     if jax.process_index() != 0:
         return
@@ -40,7 +56,7 @@ def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str]) -
         write_json(workdir.classes, list(class_names))
     if workdir.origins.is_file():
         return
-    origins: dict[str, dict[str, str]] = {}
+    origins: dict[str, dict[str, str]] = {_IMAGES: {"digest": digest}}
     if (data := absolute(config.data.path)) != config.data.path or os.path.isabs(data):
         origins[_DATA] = {"path": data, "from_workdir": os.path.relpath(data, workdir)}
     file = weight_file(config)

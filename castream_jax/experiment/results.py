@@ -28,10 +28,17 @@ def read_parts(folder: Path, columns: Sequence[str], where: pc.Expression | None
         folder: `rows` or `predictions` of a `Workdir`.
         columns: to read; those that the files lack are left out.
         where: rows to keep.
+
+    Raises:
+        ValueError: if a file is damaged.
     """
     tables = []
     for path in sorted(folder.glob("part-*.parquet")):
-        file = pq.ParquetFile(path)
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"{path} is damaged ({reason}): remove it, and run `castream evaluate` again.") from error
         table = file.read([name for name in columns if name in file.schema_arrow.names])
         tables.append(table if where is None else table.filter(where))
     return pa.concat_tables(tables) if tables else None

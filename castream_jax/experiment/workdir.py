@@ -9,6 +9,8 @@ from typing import Any
 
 from castream_jax.experiment.config import Config, open_config
 
+_AGAIN = "remove it, and run `castream evaluate` again"
+
 
 class _Below:
     """A path below the folder."""
@@ -59,6 +61,7 @@ class Workdir:
     class_scores = _Below("evaluation/class_scores.parquet")
     sanity = _Below("evaluation/sanity.json")
     summary = _Below("evaluation/summary.json")
+    replaced = _Below("evaluation/.replaced")  # results of another run, until those of this one are whole
 
     # --- report ---
     report = _Below("report/index.html")
@@ -85,7 +88,7 @@ class Workdir:
         if self.config.is_file():
             return
         around = next((path for path in self.folder.parents if Workdir(path).config.is_file()), None)
-        if around is not None:
+        if around is not None and self.folder.is_dir():
             raise FileNotFoundError(f"{self} is a part of the workdir {around}: give that folder.")
         train = f"castream train --config FILE --workdir {shlex.quote(str(self))}"
         raise FileNotFoundError(f"{self} holds no experiment: run `{train}` {then}.")
@@ -101,7 +104,12 @@ class Workdir:
 
     def read_class_names(self) -> tuple[str, ...] | None:
         """Names of the classes as the training numbers them; None in a workdir of an older release."""
-        return tuple(_read_json(self.classes)) if self.classes.is_file() else None
+        if not self.classes.is_file():
+            return None
+        names, count = _read_json(self.classes), self.read_config()["backbone"]["num_classes"]
+        if not isinstance(names, list) or len(names) != count:
+            raise ValueError(f"{self.classes} must name the {count} classes of the backbone: restore it from a copy.")
+        return tuple(names)
 
     def read_origins(self) -> dict[str, dict[str, str]]:
         """Where what the training read from outside came from, by field of the config; empty in older workdirs."""
@@ -123,12 +131,18 @@ class Workdir:
                 f"No evaluation to report: {self.summary} is missing; "
                 f"run `castream evaluate --workdir {shlex.quote(str(self))}` first."
             )
-        return _read_json(self.summary)
+        summary = _read_json(self.summary, _AGAIN)
+        if not {"heads", "metrics", "protocol"} <= set(summary):
+            raise ValueError(f"{self.summary} is damaged (it lacks its results): {_AGAIN}.")
+        return summary
 
     def read_run(self) -> dict[str, Any]:
         """What the results in `evaluation/` belong to: `hash`, `part_size`, `identity`; empty if there are none."""
-        return _read_json(self.run) if self.run.is_file() else {}
+        return _read_json(self.run, _AGAIN) if self.run.is_file() else {}
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path, remedy: str = "restore it from a copy") -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}.") from error

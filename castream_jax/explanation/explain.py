@@ -185,6 +185,9 @@ def _explanations(
         for i, image in enumerate(batch):
             if not all(np.isfinite(values[i]).all() for values in results.probabilities.values()):
                 raise ValueError(f"{image.name}: the model's output is not finite: look at the model's weights.")
+            for (head, method), maps in results.maps.items():
+                if not np.isfinite(maps[i]).all():
+                    raise ValueError(f"{image.name}: the map of {method!r} under head {head!r} is not finite.")
             yield Explanation(
                 name=image.name,
                 pixels=image.pixels,

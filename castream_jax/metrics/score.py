@@ -91,7 +91,7 @@ def score(
         metrics=check_metrics(metrics),
         chunk=check_chunk(chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk),
     )
-    check_finite(values for measured in scores.values() for values in measured.values())
+    check_finite({key: list(measured.values()) for key, measured in scores.items()})
     return scores
 
 

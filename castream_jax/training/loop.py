@@ -20,7 +20,7 @@ from castream_jax.data import (
     record_transforms,
     train_loader,
 )
-from castream_jax.data.image_paths import tell_skipped
+from castream_jax.data.content import content_digest
 from castream_jax.data.loader import Batch
 from castream_jax.experiment.build import open_model
 from castream_jax.experiment.checkpoint import Checkpoints
@@ -28,7 +28,7 @@ from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.lock import only_one
 from castream_jax.experiment.model_parts import ModelParts, model_parts
-from castream_jax.experiment.origins import config_in_place, keep_origins
+from castream_jax.experiment.origins import check_training_images, config_in_place, keep_origins
 from castream_jax.experiment.restore import frozen_fingerprint
 from castream_jax.experiment.selection import validated_split
 from castream_jax.experiment.workdir import Workdir
@@ -85,13 +85,14 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     with only_one(workdir, "training"):
         # --- resume ---
         claim_workdir(given, workdir)
+        digest = content_digest(source, sizes=False)
+        check_training_images(workdir, digest)
         done = 0
         with Termination() as termination, _checkpoints(given, workdir, model, progress) as checkpoints:
             if checkpoints.latest_step is not None:
                 done, state = checkpoints.restore(state, iterator)
                 progress.say(f"resumed at step {done} of {length.steps} from {workdir.checkpoints}")
-            keep_origins(config, workdir, source.class_names)
-            tell_skipped(source, progress.say)
+            keep_origins(config, workdir, source.class_names, digest)
             for remark in remarks(config, source):
                 progress.say(remark)
 

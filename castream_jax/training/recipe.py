@@ -7,6 +7,7 @@ import numpy as np
 
 from castream_jax.data import Source, open_source
 from castream_jax.data.from_config import describe_split
+from castream_jax.data.image_paths import describe_skipped
 from castream_jax.data.renumbered import check_class_names, classes_without_images, listed, numbering
 from castream_jax.data.source import has_several_labels, stored_labels
 from castream_jax.experiment.build import check_classes, exported_class_names
@@ -67,6 +68,8 @@ def open_training_data(config: Config, workdir: Workdir) -> Source:
 
 def remarks(config: Config, source: Source) -> Iterator[str]:
     """What to know of a training before it begins."""
+    if skipped := describe_skipped(getattr(source, "skipped", {})):
+        yield skipped
     if note := numbering(source.class_names):
         yield note
     if absent := classes_without_images(source):

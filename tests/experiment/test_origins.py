@@ -31,7 +31,7 @@ def project(tmp_path: Path, resnet8_weights: Path, tiny_config, monkeypatch) -> 
 
 def begun(config: Config) -> Workdir:
     workdir = claim_workdir(config, "runs/one")
-    keep_origins(config, workdir, tuple("0123456789"))
+    keep_origins(config, workdir, tuple("0123456789"), digest="0")
     return workdir
 
 

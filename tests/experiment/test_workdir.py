@@ -42,6 +42,7 @@ def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch):
         workdir.read_summary()
     (tmp_path / "run").mkdir()
     workdir.config.write_text("{}")
+    workdir.evaluation.mkdir()
     with pytest.raises(FileNotFoundError, match=r"run/evaluation is a part of the workdir .*run: give that folder"):
         Workdir.at("run/evaluation").read_summary()
     with pytest.raises(FileNotFoundError, match=r"summary\.json is missing; run `castream evaluate --workdir"):

@@ -346,7 +346,7 @@ def test_incomparable_experiments_are_not_subtracted(workdir, tmp_path_factory, 
 def test_a_workdir_is_not_compared_with_itself_or_with_nothing(workdir, tmp_path):
     with pytest.raises(ValueError, match="give each workdir once"):
         write_report(workdir, [workdir])
-    with pytest.raises(FileNotFoundError, match="run `castream evaluate"):
+    with pytest.raises(FileNotFoundError, match=r"run `castream train .*` and then `castream evaluate"):
         write_report(workdir, [tmp_path / "absent"])
 
 

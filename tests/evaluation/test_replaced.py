@@ -1,0 +1,71 @@
+"""A second evaluation takes nothing away from the first until its own results are whole."""
+
+import json
+from pathlib import Path
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from castream_jax.attribution import METHODS, Inputs, register_method
+from castream_jax.evaluation import evaluate
+from castream_jax.experiment.workdir import Workdir
+from castream_jax.training import train
+
+
+def results(workdir: Path) -> dict[str, bytes]:
+    paths = (path for path in sorted((workdir / "evaluation").rglob("*")) if path.is_file())
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
+
+
+def test_a_mistake_takes_nothing_away(tiny_config, trained_workdir: Path):
+    config = tiny_config(evaluation={"methods": ("attention",), "max_images": 10})
+    evaluate(config, trained_workdir)
+    before = results(trained_workdir)
+
+    @register_method("broken")
+    def broken(inputs: Inputs):
+        """Has a mistake in it."""
+        return inputs.nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+    @register_method("nan")
+    def nan(inputs: Inputs):
+        """Gives no numbers."""
+        return {head: scores * jnp.nan for head, scores in METHODS["gradcam"].function(inputs).items()}
+
+    try:
+        for method in ("broken", "nan"):
+            config.evaluation.methods = (method,)
+            with pytest.raises(ValueError, match=method):
+                evaluate(config, trained_workdir)
+            assert results(trained_workdir) == before
+    finally:
+        METHODS.pop("broken")
+        METHODS.pop("nan")
+
+
+@pytest.mark.slow
+def test_the_results_of_the_first_are_found_again(tiny_config, trained_workdir: Path, monkeypatch, capsys):
+    config = tiny_config(evaluation={"methods": ("attention",), "max_images": 10})
+    first = evaluate(config, trained_workdir)
+    workdir = Workdir.at(trained_workdir)
+    config.evaluation.methods = ("gradcam",)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["castream_jax.evaluation.evaluate"], "write_summary", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate(config, trained_workdir)
+    assert (workdir.replaced / "summary.json").is_file()
+    assert not workdir.summary.is_file()
+    config.evaluation.methods = ("attention",)
+    assert evaluate(config, trained_workdir)["metrics"] == first["metrics"]
+    assert "were there already" in capsys.readouterr().err
+    assert not workdir.replaced.exists()
+
+
+def test_other_training_images_are_told(tiny_config, trained_workdir: Path):
+    origins = Workdir.at(trained_workdir).origins
+    noted = json.loads(origins.read_text())
+    train(tiny_config(), trained_workdir)  # has ended: nothing to do
+    origins.write_text(json.dumps(noted | {"data": {"digest": "of others"}}))
+    with pytest.raises(ValueError, match=r"The training images are no more those that .* was begun with"):
+        train(tiny_config(), trained_workdir)
