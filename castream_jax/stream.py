@@ -118,6 +118,7 @@ class CrossAttentionStream(nnx.Module):
         num_queries: int = 1,
         num_heads: int = 1,
         use_bias: bool = True,
+        init: Literal["paper", "gap"] = "paper",
         *,
         rngs: nnx.Rngs,
     ):
@@ -128,10 +129,13 @@ class CrossAttentionStream(nnx.Module):
             num_queries: 1, or the number of classes.
             num_heads: attention heads; must divide the channels of every stage read.
             use_bias: bias of the linear layers, keys and values.
+            init: `"paper"`, as the official code draws its parameters, or `"gap"`: the same but for the query of the
+                last block, which is 0, so that its attention is uniform, and its projections, which are the identity:
+                the representation is that of global average pooling, to rounding, and training departs from there.
             rngs: source of the initial parameters.
 
         Raises:
-            ValueError: for a start stage, block or number of heads that does not fit.
+            ValueError: for a start stage, block, number of heads or initialisation that does not fit.
         """
         if not isinstance(stage_dims, Sequence):
             raise ValueError(f"stage_dims are numbers, backbone.stage_dims, got {type(stage_dims).__name__}.")
@@ -142,6 +146,8 @@ class CrossAttentionStream(nnx.Module):
         dims = tuple(stage_dims[start_stage:])
         if num_heads < 1 or any(dim % num_heads for dim in dims):
             raise ValueError(f"num_heads={num_heads} must divide the channels of every stage read, {list(dims)}.")
+        if init not in ("paper", "gap"):
+            raise ValueError(f"init must be 'paper' or 'gap', got {init!r}.")
         if num_queries < 1:
             raise ValueError(f"num_queries must be 1 or the number of classes, got {num_queries}.")
         self.start_stage = start_stage
@@ -164,6 +170,17 @@ class CrossAttentionStream(nnx.Module):
                 for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
             ]
         )
+        if init == "gap":
+            self._start_as_average_pooling()
+
+    def _start_as_average_pooling(self) -> None:
+        if len(self.projections) == 1:
+            self.cls_token[...] = jnp.zeros_like(self.cls_token[...])
+        else:
+            _set_linear(self.projections[-2], 0)
+        _set_linear(self.projections[-1], 1)
+        if isinstance(last := self.attentions[-1], ProjectedCrossAttention):
+            _set_linear(last.value, 1)
 
     def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
         """Args:
@@ -211,6 +228,13 @@ class CrossAttentionStream(nnx.Module):
                 "(the label in training, the GAP prediction at inference)."
             )
         return self.cls_token[...][query]
+
+
+def _set_linear(layer: nnx.Linear, factor: int) -> None:
+    """Makes a layer multiply what it is given by `factor`, 0 or 1, and add nothing."""
+    layer.kernel[...] = factor * jnp.eye(layer.in_features, layer.out_features)
+    if layer.bias is not None:
+        layer.bias[...] = jnp.zeros_like(layer.bias[...])
 
 
 def _torch_bias_init(fan_in: int) -> nnx.Initializer:

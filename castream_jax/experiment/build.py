@@ -76,7 +76,7 @@ def _fields_of(section: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        argument = re.match(r"(num_classes|taps|dtype|start_stage|block|num_queries|num_heads)\b", str(error))
+        argument = re.match(r"(num_classes|taps|dtype|start_stage|block|num_queries|num_heads|init)\b", str(error))
         if argument is None:
             raise
         raise ValueError(f"{section}.{error}") from error
@@ -100,6 +100,7 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
                 num_queries=backbone.num_classes if stream.class_specific else 1,
                 num_heads=stream.num_heads,
                 use_bias=stream.use_bias,
+                init=stream.init,
                 rngs=nnx.Rngs(stream.seed),
             )
     return streams
@@ -130,6 +131,8 @@ def training_class_names(config: Config, workdir: Workdir) -> tuple[str, ...] | 
         return names
     if config.data.source == "imagenet":
         return tuple(imagenet_classes().values())
+    if config.train.loss == "distillation":  # whose images are of any classes
+        return None
     try:
         return tuple(open_source(config_in_place(config, workdir).data, "train").class_names)
     except (OSError, ValueError):

@@ -87,7 +87,8 @@ def base_config() -> Config:
     config.train = ConfigDict(
         {
             "target": "streams",  # or "backbone": pretrain or fine-tune the trunk under GAP
-            "loss": "cross_entropy",  # or "binary_cross_entropy", for several labels per image
+            # or "binary_cross_entropy", for several labels per image, or "distillation", of GAP's predictions
+            "loss": "cross_entropy",
             "label_smoothing": 0.0,  # of the cross entropy
             "batch_norm": "train",  # or "frozen"; of a backbone that is trained
             "epochs": 90,
@@ -129,6 +130,7 @@ def stream_config(**fields: Any) -> Config:
             "class_specific": False,
             "num_heads": 1,
             "use_bias": True,
+            "init": "paper",  # or "gap": the stream starts as global average pooling, see CrossAttentionStream
             "seed": 0,
             "learning_rate": 0.0,  # 0: that of config.optimizer
         }

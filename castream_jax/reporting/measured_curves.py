@@ -22,18 +22,22 @@ class TrainingCurves(NamedTuple):
     averaged: bool
 
 
+# Title, field of the log, unit; of a distillation, agreement with GAP stands in the place of accuracy.
+_MEASURES = (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0), ("Agreement with GAP (%)", "agreement", 100.0))
+
+
 def training_curves(path: Path, heads: Sequence[str]) -> TrainingCurves | None:
     """Loss, accuracy (percent) and learning rate over epochs; None where `path` is absent or holds no curve.
 
     Args:
         path: `logs/metrics.jsonl`, a JSON object per line.
-        heads: head names, which the log's fields `<head>/loss` and `<head>/accuracy` begin with.
+        heads: head names, which the fields of the log, such as `<head>/loss`, begin with.
     """
     if not path.is_file():
         return None
     records = _read_log(path)
     charts = []
-    for title, field, unit in (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0)):
+    for title, field, unit in _MEASURES:
         lines = []
         for head in heads:
             epoch, value = _curve(records, f"{head}/{field}")

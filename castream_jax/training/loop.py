@@ -162,8 +162,8 @@ def _open_batches(config: Config, source: Source) -> Batches:
 
 def _inputs(config: Config, batch: Batch) -> dict[str, np.ndarray]:
     """What the training step reads of a batch."""
-    labels = "label" if config.train.loss == "cross_entropy" else "target"
-    return {key: batch[key] for key in ("pixels", labels)}
+    labels = {"cross_entropy": ["label"], "binary_cross_entropy": ["target"], "distillation": []}[config.train.loss]
+    return {key: batch[key] for key in ("pixels", *labels)}
 
 
 def _compiled_step(

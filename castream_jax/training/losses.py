@@ -1,4 +1,4 @@
-"""What is minimised: one loss per image, of one label or of several."""
+"""What is minimised: one loss per image, of one label, of several, or of the predictions of another head."""
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -21,3 +21,11 @@ def cross_entropy(
 def binary_cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
     """Mean over the classes of `-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x))`, for several labels per image."""
     return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+
+
+def distillation(logits: Float[Array, "b k"], teacher_logits: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """`-sum_k p_k log softmax(logits)_k` with `p` the softmax of the teacher's logits, which is not differentiated.
+
+    Least where both predict the same probabilities, and then the entropy of these.
+    """
+    return optax.softmax_cross_entropy(logits, jax.nn.softmax(jax.lax.stop_gradient(teacher_logits)))

@@ -73,7 +73,7 @@ class Meter:
         """
         if step % self.config.train.log_every and step < self.length.steps:
             return state
-        values, state = _read_totals(state, self.mesh)
+        values, state = _read_totals(state, self.config, self.mesh)
         _check_finite(values, step, self.checkpoints)
         now = time.perf_counter()
         images_per_second = values.pop("images") / (now - self._since)
@@ -88,7 +88,7 @@ class Meter:
         if self.validation is None or not self.length.completes(self.config.train.validate_every, step):
             return None
         begin = time.perf_counter()
-        measure = "accuracy" if self.config.train.loss == "cross_entropy" else "mean_average_precision"
+        measure = "mean_average_precision" if self.config.train.loss == "binary_cross_entropy" else "accuracy"
         scores = self.validation(state, frozen)
         told = {f"{name}/validation_{measure}": score for name, score in scores.items()}
         self.logs.write(step, told)
@@ -105,14 +105,15 @@ class Meter:
         return {f"{name}/learning_rate": rate for name, rate in rates.items()}
 
 
-def _read_totals(state: State, mesh: Mesh) -> tuple[dict[str, float], State]:
+def _read_totals(state: State, config: Config, mesh: Mesh) -> tuple[dict[str, float], State]:
     """Means since the last report, fetched from the device; and the state with its totals back at zero."""
+    measure = "agreement" if config.train.loss == "distillation" else "accuracy"  # with GAP's predictions; with labels
     totals = jax.device_get(state["totals"])
     images = int(totals["images"])
     values: dict[str, float] = {"images": images}
     for name, sums in totals["heads"].items():
         values[f"{name}/loss"] = float(sums["loss"]) / images
-        values[f"{name}/accuracy"] = int(sums["correct"]) / images
+        values[f"{name}/{measure}"] = int(sums["correct"]) / images
     zeros = replicate(jax.tree.map(lambda value: value * 0, totals), mesh)
     return values, {**state, "totals": zeros}
 

@@ -1,6 +1,7 @@
 """What a training is made of, checked before anything is written: its recipe, and its data."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from jax.sharding import Mesh
 import numpy as np
@@ -16,13 +17,19 @@ from castream_jax.experiment.origins import check_data
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.mesh import check_batch_size
+from castream_jax.training.step import Loss
 
 
 def check_recipe(config: Config, mesh: Mesh) -> None:
     """Raises a ValueError for fields of `config.train` that cannot be, alone or together."""
     recipe = config.train
-    if recipe.loss not in ("cross_entropy", "binary_cross_entropy"):
-        raise ValueError(f"config.train.loss must be 'cross_entropy' or 'binary_cross_entropy', got {recipe.loss!r}.")
+    if recipe.loss not in get_args(Loss):
+        raise ValueError(f"config.train.loss must be {' or '.join(map(repr, get_args(Loss)))}, got {recipe.loss!r}.")
+    if recipe.loss == "distillation" and recipe.target != "streams":
+        raise ValueError(
+            "config.train.loss='distillation' trains streams from the predictions under GAP, and a backbone has no "
+            "other head to learn from: set config.train.loss='cross_entropy'."
+        )
     if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
         raise ValueError(
             f"A batch of {recipe.batch_size} images does not split into {recipe.accumulate} equal parts: "
@@ -42,11 +49,15 @@ def check_recipe(config: Config, mesh: Mesh) -> None:
 def open_training_data(config: Config, workdir: Workdir) -> Source:
     """The training split, which numbers the classes, unless a training here, or of the backbone, has done so.
 
+    Of a distillation, whose images need no class, it does not.
+
     Raises:
         ValueError: if its classes or its labels do not fit the backbone, the loss, or what was trained before.
         FileNotFoundError: if there is no such data.
     """
     check_data(config, workdir)
+    if config.train.loss == "distillation":  # which reads no label: the images may be of any classes, or of none
+        return open_source(config.data, "train")
     names = workdir.read_class_names() or exported_class_names(config)
     source = open_source(config.data, "train", class_names=names)
     check_class_names(source.class_names)
@@ -75,7 +86,8 @@ def remarks(config: Config, source: Source) -> Iterator[str]:
     if absent := classes_without_images(source):
         yield f"{len(absent)} of {len(source.class_names)} classes have no training image: {listed(absent)}"
     try:
-        open_source(config.data, "test", class_names=source.class_names)
+        names = None if config.train.loss == "distillation" else source.class_names
+        check_classes(config, open_source(config.data, "test", class_names=names))
     except ValueError as error:
         yield f"`castream evaluate` will refuse the test data: {error}"
     except OSError:

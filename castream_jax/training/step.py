@@ -16,12 +16,12 @@ import optax
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import DATA_AXIS
-from castream_jax.training.losses import binary_cross_entropy, cross_entropy
+from castream_jax.training.losses import binary_cross_entropy, cross_entropy, distillation
 
 Tree = Any
 State = dict[str, Tree]
 Batch = Mapping[str, Array]
-Loss = Literal["cross_entropy", "binary_cross_entropy"]
+Loss = Literal["cross_entropy", "binary_cross_entropy", "distillation"]
 
 # (params, stats, frozen, images of a batch, its number of images)
 # -> (gradient of params, {"loss" and "correct": {head: sum over the images}}, new stats)
@@ -60,7 +60,8 @@ def make_train_step(
     Args:
         parts: of the model.
         optimizer: of `parts.params`.
-        loss: `"cross_entropy"` of the label, or `"binary_cross_entropy"` of every class.
+        loss: `"cross_entropy"` of the label, `"binary_cross_entropy"` of every class, or `"distillation"`, of the
+            probabilities under GAP: then labels are not read, and a hit is a prediction that is GAP's.
         label_smoothing: of the cross entropy.
         accumulate: pieces of the batch that are computed one after the other; their gradients are summed before the
             update. Memory is that of one piece. BatchNorm in training mode sees one piece at a time, as in PyTorch.
@@ -100,20 +101,26 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
     were alone. Only `params` are differentiated: of a frozen backbone there is no backward pass to build.
     """
     names = parts.heads
-    per_image = (
-        binary_cross_entropy
-        if loss == "binary_cross_entropy"
-        else functools.partial(cross_entropy, label_smoothing=label_smoothing)
-    )
+    per_image = {
+        "cross_entropy": functools.partial(cross_entropy, label_smoothing=label_smoothing),
+        "binary_cross_entropy": binary_cross_entropy,
+        "distillation": distillation,
+    }[loss]
 
     def compute_gradient(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
         pixels = to_unit_range(batch["pixels"])
-        labels = batch["label"] if loss == "cross_entropy" else batch["target"].astype(jnp.float32)
 
         def total_loss(params: Tree) -> tuple[Array, tuple[Tree, Tree]]:
             model = parts.merge(params, stats, frozen)
-            all_logits = model.logits(model.backbone.stages(pixels), query=batch.get("label"))
-            losses = {name: per_image(all_logits[name], labels).sum() for name in names}
+            stages = model.backbone.stages(pixels)
+            if loss == "distillation":
+                target = model.backbone.classify(stages[-1].mean((1, 2)))
+                query = labels = jnp.argmax(target, -1)
+            else:
+                target = batch["label"] if loss == "cross_entropy" else batch["target"].astype(jnp.float32)
+                query, labels = batch.get("label"), target
+            all_logits = model.logits(stages, query=query)
+            losses = {name: per_image(all_logits[name], target).sum() for name in names}
             hits = {name: hit(all_logits[name], labels).sum() for name in names}
             new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if stats else {}
             total = sum((losses[name] for name in names), start=jnp.zeros(()))

@@ -25,7 +25,7 @@ Tree = Any
 
 
 def make_validation(
-    config: Config, parts: ModelParts, mesh: Mesh, class_names: Sequence[str], say: Callable[[str], None]
+    config: Config, parts: ModelParts, mesh: Mesh, class_names: Sequence[str] | None, say: Callable[[str], None]
 ) -> Callable[[State, Tree], dict[str, float]] | None:
     """The function `(state, frozen) -> {head: score}` over all of the validation data, GAP among the heads.
 
@@ -46,9 +46,11 @@ def make_validation(
     """
     if not config.train.validate_every:
         return None
+    if config.train.loss == "distillation":  # whose training data may have classes of their own
+        class_names = None
     source = open_source(config.data, validation_data(config), rows="images", class_names=class_names)
     if absent := classes_without_images(source):
-        say(f"{len(absent)} of {len(class_names)} classes have no image to validate on: {listed(absent)}")
+        say(f"{len(absent)} of {len(source.class_names)} classes have no image to validate on: {listed(absent)}")
     batch_size = config.train.batch_size // config.train.accumulate
     share = Subset(source, range(jax.process_index(), len(source), jax.process_count()))
     multi_label = config.train.loss == "binary_cross_entropy"

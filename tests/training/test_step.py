@@ -179,3 +179,17 @@ def test_rate_falls_at_whole_epochs():
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
     constant = step_decay(0.1, factor=10, every=0, steps_per_epoch=10, steps=100)
     assert float(constant(99)) == pytest.approx(0.1)
+
+
+def test_distillation_reads_no_label_and_begins_at_gaps_entropy(small_model, batch):
+    """A stream that starts as GAP: the loss is the entropy of GAP's predictions, every hit is GAP's, and trains."""
+    backbone = small_model.backbone
+    stream = castream.CrossAttentionStream(backbone.stage_dims, init="gap", rngs=nnx.Rngs(0))
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+    parts, state, step = build(model, loss="distillation")
+    after = jax.jit(step)(state, parts.frozen, {"pixels": batch["pixels"]})
+    probabilities = jax.nn.softmax(model(to_unit_range(batch["pixels"]))["gap"])
+    entropy = -(probabilities * jnp.log(probabilities)).sum()
+    totals = after["totals"]["heads"]["ca"]
+    np.testing.assert_allclose(totals["loss"], entropy, rtol=1e-5)
+    assert totals["correct"] == len(batch["pixels"])
