@@ -41,5 +41,5 @@ def sample(config: Config) -> Config:
     config.streams.ca.init = "gap"
     config.optimizer.update(learning_rate=0.002, schedule="cosine")
     config.train.update(epochs=12, batch_size=50, log_every=13, checkpoint_every=78)
-    config.evaluation.update(batch_size=10, gallery=12, images_per_part=50)
+    config.evaluation.update(batch_size=10, methods=("gradcam", "attention"), max_images=25, gallery=25)
     return config
