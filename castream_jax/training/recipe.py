@@ -12,16 +12,16 @@ from castream_jax.data.source import has_several_labels, stored_labels
 from castream_jax.experiment.build import check_classes, exported_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import check_data
+from castream_jax.experiment.ranges import check_training_fields
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.mesh import check_batch_size
 
 
 def check_recipe(config: Config, mesh: Mesh) -> None:
-    """Raises a ValueError for fields of `config.train` that cannot be, alone or together."""
+    """Raises a ValueError for fields of a training that cannot be, alone or together."""
+    check_training_fields(config)
     recipe = config.train
-    if recipe.loss not in ("cross_entropy", "binary_cross_entropy"):
-        raise ValueError(f"config.train.loss must be 'cross_entropy' or 'binary_cross_entropy', got {recipe.loss!r}.")
     if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
         raise ValueError(
             f"A batch of {recipe.batch_size} images does not split into {recipe.accumulate} equal parts: "
