@@ -185,6 +185,8 @@ def _set_limit(max_pixels: int | None) -> None:
 
 def _paths_on_stdin() -> Iterator[str]:
     """Standard input as text, its bytes kept as Python keeps those of file names."""
+    if sys.stdin is None:  # closed, as by <&-
+        return
     raw = getattr(sys.stdin, "buffer", None)
     yield sys.stdin.read() if raw is None else os.fsdecode(raw.read())
 
@@ -244,11 +246,10 @@ def _folder(name: str, taken: set[str]) -> str:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-
+    from castream_jax.commands.result_console import ResultConsole
     from castream_jax.explanation.predictions_table import predictions_table
 
-    console = Console()
+    console = ResultConsole()
     if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+        console = ResultConsole(width=_FILE_WIDTH)
     console.print(predictions_table(rows))

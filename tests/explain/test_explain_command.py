@@ -168,6 +168,26 @@ def test_a_class_whose_name_is_a_number_is_found_by_its_name(photos, export, tmp
     assert "names.txt is not UTF-8, so that its names cannot be read: save it in that" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_who_reads_the_results_may_stop_and_stdout_may_be_closed(photos, export, tmp_path, monkeypatch, capsys, form):
+    command = ["explain", str(photos / "a"), "--model", str(export), "--out", str(tmp_path), *form]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", broken)
+        assert main(command) == 141
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert main(command) == 0
+    assert "castream:" not in capsys.readouterr().err
+
+
+def test_a_closed_stdin_is_an_empty_list(export, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["explain", "-", "--model", str(export)]) == 2
+    assert "castream: The list of images on stdin is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
