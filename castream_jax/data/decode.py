@@ -12,6 +12,7 @@ import functools
 import io
 from pathlib import Path
 import re
+import stat
 from typing import NamedTuple
 import warnings
 
@@ -136,7 +137,7 @@ class EncodedImage:
             if limit:
                 allow_pixels(limit)
             # At once: Pillow would read a file in many small pieces.
-            content = self._file if isinstance(self._file, bytes) else self._file.read_bytes()
+            content = self._file if isinstance(self._file, bytes) else _content(self._file)
             if not content:
                 raise ValueError("it is empty")
             image = Image.open(io.BytesIO(content))
@@ -163,6 +164,14 @@ class EncodedImage:
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         """The whole image, decoded exactly."""
         return np.asarray(self.decode())
+
+
+def _content(file: Path) -> bytes:
+    """What is in a file; a ValueError for a pipe, a socket or a device, whose reading might never end."""
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder, the system says what it is
+        raise ValueError("it is no regular file")
+    return file.read_bytes()
 
 
 @contextlib.contextmanager
