@@ -102,6 +102,10 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
     check_positive(arguments, "image_size", "num_classes")
+    from castream_jax.experiment.ranges import LARGEST_SIDE
+
+    if arguments.image_size is not None and arguments.image_size > LARGEST_SIDE:
+        raise ValueError(f"--image-size must be at most {LARGEST_SIDE}, got {arguments.image_size}.")
     from castream_jax.data.image_paths import Skipped, list_images, readable_name
 
     skipped: Skipped = {}

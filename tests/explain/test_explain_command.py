@@ -203,6 +203,7 @@ def test_a_closed_stdin_is_an_empty_list(export, monkeypatch, capsys):
         (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
         (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
         (["--image-size", "0"], "--image-size must be positive, got 0."),
+        (["--image-size", "100000"], "--image-size must be at most 8192, got 100000."),
         (["--num-classes", "-1"], "--num-classes must be positive, got -1."),
         (["--batch-size", "0"], "The batch size must be positive, got 0."),
         (["--model", "https://a.org/m"], "https://a.org/m is an address, and models are read from folders: download"),
