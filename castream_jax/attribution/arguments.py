@@ -35,7 +35,10 @@ def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
     if 0 in shape:
         raise ValueError(f"pixels must hold at least one image of at least one pixel, got {shape}.")
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}: divide 8-bit values by 255.")
+        hint = "" if pixels.dtype == bool else ": divide 8-bit values by 255"
+        raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}{hint}.")
+    if isinstance(pixels, np.ndarray) and not (pixels.dtype.isnative and pixels.dtype.itemsize <= 8):
+        pixels = pixels.astype(np.float32)  # a type that JAX does not take
     check_range("pixels", pixels, "the model normalises them itself, and 8-bit values are divided by 255")
     return jnp.asarray(pixels)
 
