@@ -89,6 +89,15 @@ def test_maps_that_are_none(small_model, maps, sentence: str):
         castream.score(small_model, PIXELS, LABELS, maps)
 
 
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble])
+def test_maps_of_a_type_that_jax_does_not_take_are_converted(small_model, dtype):
+    scores = [
+        castream.score(small_model, PIXELS, LABELS, {("gap", "gradcam"): maps}, metrics=("AD",))
+        for maps in (MAPS["gap", "gradcam"], MAPS["gap", "gradcam"].astype(dtype))
+    ]
+    np.testing.assert_array_equal(*(one["gap", "gradcam"]["AD"] for one in scores))
+
+
 def test_a_text_is_no_sequence_of_methods(small_model):
     sentence = r"{} must be a sequence of names, such as \('{}',\), got the text '{}'"
     with pytest.raises(ValueError, match=sentence.format("methods", "gradcam", "gradcam")):
