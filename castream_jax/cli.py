@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for file in arguments.imports:
                 import_file(file)
             arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as by >&-: then nothing was printed
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ncastream: interrupted; the same command continues where it was last saved.", file=sys.stderr)
         return 130

@@ -62,7 +62,7 @@ def import_file(path: str | os.PathLike[str]) -> Imported:
     """Imports a Python file, which registers what it adds, once in a process; it may import what lies beside it.
 
     The module has the file's name, and its folder comes last in `sys.path`: worker processes find it there. A copy with
-    the same content is the same module.
+    the same content is the same module; where Python would have found the copy, the file's folder comes before it.
 
     Raises:
         ValueError: if there is no such file, its name is another module's, or it cannot be imported.
@@ -77,7 +77,7 @@ def import_file(path: str | os.PathLike[str]) -> Imported:
     importlib.invalidate_caches()
     with _spec_errors(file):
         found = importlib.util.find_spec(name)
-    if found is not None and (found.origin is None or Path(found.origin).resolve() != file):
+    if found is not None and not _is_same(found, file):
         raise ValueError(f"{file} has the name of another module, {found.origin or name}: rename it.")
     before, folder = set(sys.modules), str(file.parent)
     sys.path.insert(0, folder)
@@ -89,11 +89,21 @@ def import_file(path: str | os.PathLike[str]) -> Imported:
         raise ValueError(f"{file} ends the process: call sys.exit below `if __name__ == '__main__':` only.") from error
     finally:
         sys.path.remove(folder)
-    sys.path.append(folder)
+    beside = Path(found.origin).resolve().parent if found is not None and found.origin else None
+    places = [place for place, entry in enumerate(sys.path) if beside is not None and Path(entry).resolve() == beside]
+    sys.path.insert(min(places, default=len(sys.path)), folder)
     files = [Path(getattr(module, "__file__", None) or "") for key, module in sys.modules.items() if key not in before]
     files = [file, *(other for other in files if other.suffix == ".py" and file.parent in other.parents)]
     _IMPORTED[name] = Imported(file, {str(one.relative_to(file.parent)): one.read_bytes() for one in files})
     return _IMPORTED[name]
+
+
+def _is_same(found: ModuleSpec, file: Path) -> bool:
+    """Whether what Python finds under a file's name is the file or, not imported yet, a copy of it."""
+    origin = Path(found.origin or "").resolve()
+    if origin == file:
+        return True
+    return file.stem not in sys.modules and origin.is_file() and origin.read_bytes() == file.read_bytes()
 
 
 def _check_same(file: Path, imported: Imported) -> None:

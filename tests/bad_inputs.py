@@ -71,6 +71,7 @@ COMMANDS = (
     "train --workdir new --config good.py --config.train.epoch=3",
     "train --workdir new --config good.py --config.train.epochs=many",
     "train --workdir new --config good.py --config.train.batch_size=0",
+    "train --workdir new --config good.py --config.optimizer.learning_rate=-1",
     "train --workdir new --config good.py --config.train.loss=binary_cross_entropy --config.train.accumulate=7",
     "train --workdir new --config good.py --config.optimizer.schedule=linear",
     "train --workdir new --config good.py --config.train.loss=binary_cross_entropy",

@@ -147,6 +147,11 @@ def test_who_reads_the_table_may_stop():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_closed_stdout_is_no_mistake(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python starts under >&-
+    assert main(["protocol", "list"]) == 0
+
+
 def test_divergence_has_its_own_status(images, tmp_path, resnet8_weights, capsys):
     assert train(images, tmp_path / "run", resnet8_weights, "--config.optimizer.learning_rate=1e30") == 3
     assert "lower --config.optimizer.learning_rate" in only_sentence(capsys)
@@ -213,7 +218,7 @@ def test_every_command_explains_itself(command: list[str], capsys):
 
 def test_every_module_of_commands_is_a_command():
     modules = {path.stem for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
-    assert modules - {"__init__", "start", "completion", "mistakes"} == set(NAMES)
+    assert modules - {"__init__", "start", "completion", "mistakes", "result_console"} == set(NAMES)
 
 
 def test_version(capsys):

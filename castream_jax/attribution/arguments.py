@@ -35,9 +35,18 @@ def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
     if 0 in shape:
         raise ValueError(f"pixels must hold at least one image of at least one pixel, got {shape}.")
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}: divide 8-bit values by 255.")
+        hint = ": divide 8-bit values by 255" if jnp.issubdtype(pixels.dtype, jnp.integer) else ""
+        raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}{hint}.")
+    pixels = native(pixels)
     check_range("pixels", pixels, "the model normalises them itself, and 8-bit values are divided by 255")
     return jnp.asarray(pixels)
+
+
+def native(values: AnyArray) -> AnyArray:
+    """Real numbers in a type that JAX takes: what has another byte order or extended precision becomes float32."""
+    if isinstance(values, np.ndarray) and not (values.dtype.isnative and values.dtype.itemsize <= 8):
+        return values.astype(np.float32)
+    return values
 
 
 def check_range(what: str, values: AnyArray, hint: str) -> None:

@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
 def print_results(summary: Mapping[str, Any], workdir: str) -> None:
     """Prints the table of an evaluation, writes the report and prints its path; in process 0 alone."""
     import jax
-    from rich.console import Console
 
+    from castream_jax.commands.result_console import ResultConsole
     from castream_jax.reporting import metric_table, write_report
 
     if jax.process_index() == 0:
-        Console().print(metric_table(summary))
+        ResultConsole().print(metric_table(summary))
         print(write_report(Path(workdir).resolve()))

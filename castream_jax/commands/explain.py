@@ -102,6 +102,10 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
     check_positive(arguments, "image_size", "num_classes")
+    from castream_jax.experiment.ranges import LARGEST_SIDE
+
+    if arguments.image_size is not None and arguments.image_size > LARGEST_SIDE:
+        raise ValueError(f"--image-size must be at most {LARGEST_SIDE}, got {arguments.image_size}.")
     from castream_jax.data.image_paths import Skipped, list_images, readable_name
 
     skipped: Skipped = {}
@@ -185,6 +189,8 @@ def _set_limit(max_pixels: int | None) -> None:
 
 def _paths_on_stdin() -> Iterator[str]:
     """Standard input as text, its bytes kept as Python keeps those of file names."""
+    if sys.stdin is None:  # closed, as by <&-
+        return
     raw = getattr(sys.stdin, "buffer", None)
     yield sys.stdin.read() if raw is None else os.fsdecode(raw.read())
 
@@ -244,11 +250,10 @@ def _folder(name: str, taken: set[str]) -> str:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-
+    from castream_jax.commands.result_console import ResultConsole
     from castream_jax.explanation.predictions_table import predictions_table
 
-    console = Console()
+    console = ResultConsole()
     if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+        console = ResultConsole(width=_FILE_WIDTH)
     console.print(predictions_table(rows))

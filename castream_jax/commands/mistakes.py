@@ -47,7 +47,7 @@ def sentence(error: Exception, *, sets_fields: bool) -> str:
 
 def reader_has_gone(error: Exception) -> bool:
     """Whether who read stdout has ended, as in `castream models | head`; nothing more is then written there."""
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(error, BrokenPipeError) or sys.stdout is None:
         return False
     stdout = select.poll()
     stdout.register(sys.stdout.fileno(), 0)

@@ -31,8 +31,6 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the plan, or does what is missing and prints the paths of what it wrote."""
-    from rich.console import Console
-
     by_form: dict[str, list[str]] = {}
     for text in arguments.targets:
         target, _, form = text.partition(":")
@@ -40,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     files = tuple(map(os.path.abspath, arguments.imports))
     overrides = [*arguments.overrides, *([f"--config.imports={files!r}"] if files else [])]
     start()
+    from castream_jax.commands.result_console import ResultConsole
     from castream_jax.reproduce.cost import plan_table
     from castream_jax.reproduce.make_targets import plan, reproduce
     from castream_jax.reproduce.needed_runs import Options
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if arguments.dry_run:
         steps = [step for request in requests for step in plan(*request)]
-        Console(soft_wrap=True).print(plan_table(steps))
+        ResultConsole(soft_wrap=True).print(plan_table(steps))
         return
     for request in requests:
         for path in reproduce(*request):

@@ -34,7 +34,7 @@ def _content(image: Any) -> bytes:
         return np.asarray(image).tobytes()
     try:
         return image.stored()
-    except OSError:
+    except (OSError, ValueError):
         return b"unreadable"
 
 

@@ -12,6 +12,7 @@ import functools
 import io
 from pathlib import Path
 import re
+import stat
 from typing import NamedTuple
 import warnings
 
@@ -38,7 +39,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5  # from this orientation on, height and width change places
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_SIGNED = 2  # a sample format
+_NO_RANGE = "its integers have more than 16 bits, or a sign: their range is not known; save it with 8 or 16 bits"
 
 
 class UnreadableImageError(ValueError):
@@ -111,7 +114,7 @@ class EncodedImage:
 
     def stored(self) -> bytes:
         """The content of the file, whatever it is."""
-        return self._file if isinstance(self._file, bytes) else self._file.read_bytes()
+        return self._file if isinstance(self._file, bytes) else _content(self._file)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -170,6 +173,14 @@ class EncodedImage:
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         """The whole image, decoded exactly."""
         return np.asarray(self.decode())
+
+
+def _content(file: Path) -> bytes:
+    """What is in a file; a ValueError for a pipe, a socket or a device, whose reading might never end."""
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder, the system says what it is
+        raise ValueError("it is no regular file")
+    return file.read_bytes()
 
 
 @contextlib.contextmanager
@@ -247,6 +258,8 @@ def to_rgb(image: Image.Image, exif_orientation: bool = False) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if _SIGNED in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ()):  # of 8 bits, Pillow takes it for unsigned
+        raise ValueError(_NO_RANGE)
     image.load()
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_scaled(image))
@@ -263,9 +276,7 @@ def _scaled(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
         grey = scale_floats(np.asarray(image))
     elif image.format == "FITS" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         # PNG and PPM have no more than 16 bits, whatever Pillow calls them.
-        raise ValueError(
-            "its integers have more than 16 bits, or a sign: their range is not known; save it with 8 or 16 bits"
-        )
+        raise ValueError(_NO_RANGE)
     else:
         grey = scale_integers(np.asarray(image), int(tags.get(_BITS_PER_SAMPLE, (16,))[0]))
     return 255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey  # 0: "white is zero", which Pillow heeds up to 8 bits

@@ -13,6 +13,7 @@ from castream_jax.data.decode import IMAGE_SUFFIXES
 FOLDER, IMAGE = "folder", "image"
 # Why anything else is passed over.
 NO_IMAGE, BROKEN = "no image by its suffix", "a link that leads nowhere"
+NO_FILE = "no regular file"  # a pipe, a socket, a device: reading might never end
 LOOP, CLOSED = "a link back into a folder above it", "a folder that may not be opened"
 
 Skipped = dict[str, list[str]]  # reason -> paths
@@ -75,8 +76,10 @@ def list_folder(folder: Path, above: Set[_FolderId]) -> Iterator[tuple[str, str]
                 yield entry.name, BROKEN
             elif entry.is_dir():
                 yield entry.name, LOOP if _identity(entry.path) in above else FOLDER
+            elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                yield entry.name, NO_IMAGE
             else:
-                yield entry.name, IMAGE if entry.name.lower().endswith(IMAGE_SUFFIXES) else NO_IMAGE
+                yield entry.name, IMAGE if entry.is_file() else NO_FILE
 
 
 def folders_above(folder: Path) -> frozenset[_FolderId]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import functools
 from pathlib import Path
 from typing import NamedTuple
+import unicodedata
 
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
@@ -107,7 +108,8 @@ def _heading_strip(title: str, width: int) -> Image.Image:
     strip = _blank(width, 34)
     draw = ImageDraw.Draw(strip)
     draw.line((_GAP, 0, width - _GAP, 0), _RULE)
-    draw.text((_GAP, 9), title, _INK, _font(_TEXT, bold=True))
+    font = _font(_TEXT, bold=True)
+    draw.text((_GAP, 9), _fit(title, font, width - 2 * _GAP), _INK, font)
     return strip
 
 
@@ -139,7 +141,8 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, shortened to a width in pixels."""
+    """The text, shortened to a width in pixels; what cannot be drawn in one line, such as U+0085, becomes `�`."""
+    text = "".join("�" if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

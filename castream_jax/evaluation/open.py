@@ -18,14 +18,12 @@ from castream_jax.evaluation.sanity import BASELINES
 from castream_jax.experiment.build import check_classes, training_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import check_data, check_training_images, config_in_place
+from castream_jax.experiment.ranges import check_evaluation_fields
 from castream_jax.experiment.restore import restore_checkpoint
 from castream_jax.experiment.selection import ChosenCheckpoint, check_selection
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
-
-# Least values of fields of `config.evaluation`.
-_LEAST = {"batch_size": 1, "images_per_part": 1, "max_images": 0, "gallery": 0, "memory_mib": 0, "sanity_images": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Evaluation:
 def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh) -> Evaluation:
     """Opens data and model, and checks that they and the settings fit. Arguments and errors as of `evaluate`."""
     settings = config.evaluation
-    for field, least in _LEAST.items():
-        if settings[field] < least:
-            raise ValueError(f"config.evaluation.{field} must be at least {least}, got {settings[field]}.")
+    check_evaluation_fields(config)
     protocol = get_protocol(settings.protocol)
     workdir, given = Workdir.at(workdir), config
     workdir.check_experiment()

@@ -143,7 +143,7 @@ def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "h w *c"]:
         raise ValueError(f"An image array must be [h, w, 3] or [h, w], got {shape}.")
     if array.dtype == np.uint8:
         return array
-    if array.dtype == np.uint16:
+    if array.dtype.newbyteorder("=") == np.uint16:
         return scale_integers(array)
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"An image array must be uint8, uint16, or floating point in [0, 1], got {array.dtype}.")

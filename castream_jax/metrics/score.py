@@ -22,6 +22,7 @@ from castream_jax.attribution.arguments import (
     check_probability,
     check_range,
     check_texts,
+    native,
 )
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.backbone import AnyArray
@@ -81,12 +82,12 @@ def score(
     pixels = check_pixels(pixels)
     protocol = get_protocol(protocol)
     check_probability(model, protocol)
-    _check_maps(model, pixels, maps)
+    maps = _check_maps(model, pixels, maps)
     scores = score_batch(
         model,
         pixels,
         check_labels(model, pixels, labels),
-        dict(maps),
+        maps,
         protocol=protocol,
         metrics=check_metrics(metrics),
         chunk=check_chunk(chunk_for(model, *pixels.shape[1:3]) if chunk is None else chunk),
@@ -95,10 +96,11 @@ def score(
     return scores
 
 
-def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: Any) -> None:
-    """Raises a ValueError where `maps` are not what `attribute` returns, for these images."""
+def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: Any) -> dict[Key, AnyArray]:
+    """`maps`, or a ValueError where they are not what `attribute` returns, for these images."""
     if not isinstance(maps, Mapping):
         raise ValueError(f"maps are {{(head, method): array}}, as `attribute` returns them, got {type(maps).__name__}.")
+    checked = {}
     for key, saliency in maps.items():
         if not (isinstance(key, tuple) and len(key) == 2):
             raise ValueError(f"maps are named by (head, method), as `attribute` names them, got {key!r}.")
@@ -117,7 +119,9 @@ def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: An
             raise ValueError(
                 f"Map {(head, method)} must hold real numbers, got {saliency.dtype} {list(saliency.shape)}."
             )
-        check_range(f"Map {(head, method)}", saliency, "scale each map to [0, 1], as `attribute` does")
+        checked[head, method] = native(saliency)
+        check_range(f"Map {(head, method)}", checked[head, method], "scale each map to [0, 1], as `attribute` does")
+    return checked
 
 
 @OverImages

@@ -1,7 +1,6 @@
 """What a training is made of, checked before anything is written: its recipe, and its data."""
 
 from collections.abc import Iterator
-from typing import get_args
 
 from jax.sharding import Mesh
 import numpy as np
@@ -14,17 +13,16 @@ from castream_jax.data.source import has_several_labels, stored_labels
 from castream_jax.experiment.build import check_classes, exported_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import check_data
+from castream_jax.experiment.ranges import check_training_fields
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.mesh import check_batch_size
-from castream_jax.training.step import Loss
 
 
 def check_recipe(config: Config, mesh: Mesh) -> None:
-    """Raises a ValueError for fields of `config.train` that cannot be, alone or together."""
+    """Raises a ValueError for fields of a training that cannot be, alone or together."""
+    check_training_fields(config)
     recipe = config.train
-    if recipe.loss not in get_args(Loss):
-        raise ValueError(f"config.train.loss must be {' or '.join(map(repr, get_args(Loss)))}, got {recipe.loss!r}.")
     if recipe.loss == "distillation" and recipe.target != "streams":
         raise ValueError(
             "config.train.loss='distillation' trains streams from the predictions under GAP, and a backbone has no "

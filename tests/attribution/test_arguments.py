@@ -8,6 +8,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution import min_max
+from castream_jax.attribution.arguments import check_pixels
 from castream_jax.metrics import masking
 
 pytestmark = pytest.mark.usefixtures("unchecked_calls")
@@ -30,6 +31,8 @@ def broken(values: np.ndarray, value: float) -> np.ndarray:
         ((PIXELS - 0.45) / 0.22, r"pixels must lie in \[0, 1\], got -2\.\d+ … 2\.\d+"),
         (jnp.asarray(255 * PIXELS), r"pixels must lie in \[0, 1\]"),
         ((255 * PIXELS).astype(np.uint8), "floating point in .*, got uint8: divide 8-bit values by 255"),
+        (PIXELS > 0.5, r"pixels must be floating point in \[0, 1\], got bool\.$"),
+        (broken(PIXELS, np.nan).astype(">f4"), "pixels must be finite, got NaN or infinity"),
         (broken(PIXELS, np.nan), "pixels must be finite, got NaN or infinity"),
         (broken(PIXELS, np.inf), "pixels must be finite, got NaN or infinity"),
         (PIXELS[0], r"got one image, \[16, 16, 3\]: give pixels\[None\]"),
@@ -44,6 +47,13 @@ def test_pixels_that_are_none(small_model, pixels, sentence: str):
         castream.attribute(small_model, pixels, LABELS)
     with pytest.raises(ValueError, match=sentence):
         castream.score(small_model, pixels, LABELS, MAPS)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, np.float64])
+def test_pixels_of_a_type_that_jax_does_not_take_are_converted(dtype):
+    pixels = check_pixels(PIXELS.astype(dtype))
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,15 @@ def test_labels_that_are_none(small_model, labels, sentence: str):
 def test_maps_that_are_none(small_model, maps, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         castream.score(small_model, PIXELS, LABELS, maps)
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble])
+def test_maps_of_a_type_that_jax_does_not_take_are_converted(small_model, dtype):
+    scores = [
+        castream.score(small_model, PIXELS, LABELS, {("gap", "gradcam"): maps}, metrics=("AD",))
+        for maps in (MAPS["gap", "gradcam"], MAPS["gap", "gradcam"].astype(dtype))
+    ]
+    np.testing.assert_array_equal(*(one["gap", "gradcam"]["AD"] for one in scores))
 
 
 def test_a_text_is_no_sequence_of_methods(small_model):

@@ -49,9 +49,17 @@ def test_a_tiff_whose_zero_is_white():
     assert read(data)[0, :, 0].tolist() == [255, 0]
 
 
-def _tiff(bits: int, photometric: int, row: bytes) -> bytes:
+@pytest.mark.parametrize("bits", [8, 16])
+def test_signed_integers_of_a_tiff_are_refused(bits):
+    data = _tiff(bits=bits, photometric=1, row=np.array([-1, 1], f"<i{bits // 8}").tobytes(), sample_format=2)
+    with pytest.raises(UnreadableImageError, match="or a sign: their range is not known"):
+        read(data)
+
+
+def _tiff(bits: int, photometric: int, row: bytes, sample_format: int = 1) -> bytes:
     """A grey TIFF of one row of two pixels, as Pillow does not write it."""
     tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)}
+    tags[339] = sample_format
     short = [(tag, 3, 1, value) for tag, value in tags.items()]
     padded = row + b"\0" * (-len(row) % 2)
     directory = len(short).to_bytes(2, "little")

@@ -8,7 +8,7 @@ from PIL import Image, features
 import pytest
 
 from castream_jax.data import ImageFolder
-from castream_jax.data.decode import IMAGE_SUFFIXES
+from castream_jax.data.decode import IMAGE_SUFFIXES, EncodedImage, UnreadableImageError
 from castream_jax.data.image_paths import describe_skipped, find_images, list_images, readable_name
 
 
@@ -58,6 +58,21 @@ def test_loops_broken_links_and_other_files_are_named(linked):
     sentence = describe_skipped(source.skipped)
     assert sentence.startswith("passed over: ")
     assert "4 × no image by its suffix: b/notes.txt, b/raw.heic, c/notes.txt, …" in sentence
+
+
+def test_a_pipe_is_named_and_never_read(tmp_path):
+    save(tmp_path / "a" / "0.png")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "a" / "link.png").symlink_to("pipe.png")
+    source = ImageFolder(tmp_path)
+    assert [source.name(i) for i in range(len(source))] == ["a/0.png"]
+    assert {reason: sorted(paths) for reason, paths in source.skipped.items()} == {
+        "no regular file": ["a/link.png", "a/pipe.png"]
+    }
+    with pytest.raises(UnreadableImageError, match=r"pipe\.png' \(it is no regular file\); replace or"):
+        EncodedImage(tmp_path / "a" / "pipe.png", "pipe.png").decode()
+    with pytest.raises(UnreadableImageError, match=r"a' \(Is a directory\); replace or"):
+        EncodedImage(tmp_path / "a", "a").decode()
 
 
 def test_links_at_the_top_of_a_dataset_are_followed_or_named(linked):

@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+import pytest
 
 from castream_jax.drawing.contact_sheet import Bar, BarChart, Sheet, Tile, TileRow, draw_sheet
 
@@ -19,3 +20,13 @@ def test_pictures_stand_in_rows_below_bars():
         assert (pixels[184:, left : left + 15] == 255).all()
     light = [(pixels[60 + 26 + 22 * row + 17, 16:57] == (207, 224, 243)).all(-1).sum() for row in range(2)]
     assert light == [11, 31]
+
+
+@pytest.mark.parametrize("character", ["\x85", "\n", "\x1c", "\u2028", "\u2029", "\udcff", "\0"])
+def test_what_cannot_be_drawn_is_replaced_wherever_it_stands(character: str):
+    def sheet(text: str) -> Sheet:
+        tile = Tile(Image.new("RGB", (20, 10)), text, text)
+        return Sheet(text, [BarChart(text, [Bar(text, 0.5)])], [TileRow(text, [tile])])
+
+    drawn, expected = (draw_sheet(sheet(f"a{one}b"), (40, 20), 80) for one in (character, "\N{REPLACEMENT CHARACTER}"))
+    assert drawn.tobytes() == expected.tobytes()

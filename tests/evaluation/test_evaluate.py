@@ -259,7 +259,7 @@ def test_padding_is_not_counted_as_correct(tiny_config, tmp_path: Path):
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
     backbone.linear.bias[...] = jnp.array([1e6] + [0.0] * 9)
     save_torch_weights(backbone, tmp_path / "zero.safetensors")
-    config = tiny_config(backbone={"weights": str(tmp_path / "zero.safetensors")}, optimizer={"learning_rate": 0.0})
+    config = tiny_config(backbone={"weights": str(tmp_path / "zero.safetensors")}, optimizer={"learning_rate": 1e-9})
     summary = evaluate(config, train(config, tmp_path / "run"))
     source = open_source(config.data, "test")
     share = np.mean([source[i]["label"] == 0 for i in range(len(source))])

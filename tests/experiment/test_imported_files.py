@@ -1,6 +1,7 @@
 """Plain files that register methods, backbones and sources: by a config, by `--import`, from a workdir's own copy."""
 
 from collections.abc import Iterator
+import importlib.util
 import json
 from pathlib import Path
 import shutil
@@ -110,6 +111,28 @@ def test_files_are_imported_on_the_command_line(folder: Path, tmp_path: Path, mo
     assert not Path("w").exists()
     field = override(base_config(), ["--config.imports=our_net.py"]).imports
     assert field == (str(folder / "our_net.py"),)
+
+
+def test_a_workdirs_copy_is_imported_from_the_folder_of_the_original(folder: Path, tmp_path: Path, monkeypatch):
+    """As by `python -m castream_jax` there: the original is in `sys.path`, and what lies beside it has changed."""
+    workdir = claim_workdir(open_config(folder / "config.py"), tmp_path / "run").folder
+    forget()
+    monkeypatch.chdir(folder)
+    fresh = ["", *(entry for entry in sys.path if Path(entry).resolve().name != "ours")]
+    monkeypatch.setattr(sys, "path", list(fresh))
+    (folder / "helper_of_ours.py").write_text("NAME = 'others'\n")
+    open_config(workdir / "config.json")
+    parse_method("ours")
+    for name in ("our_method", "helper_of_ours"):
+        assert sys.modules[name].__file__ == str(workdir / "imports" / f"{name}.py")
+    for name in ("our_method", "helper_of_ours"):  # as a worker process, which has this `sys.path`
+        del sys.modules[name]
+        assert importlib.util.find_spec(name).origin == str(workdir / "imports" / f"{name}.py")
+    forget()
+    monkeypatch.setattr(sys, "path", fresh)
+    (folder / "our_method.py").write_text("other = 1\n")
+    with pytest.raises(ValueError, match=r"imports/our_method\.py has the name of another module, .*ours/our_method"):
+        open_config(workdir / "config.json")
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,26 @@ def test_a_class_whose_name_is_a_number_is_found_by_its_name(photos, export, tmp
     assert "names.txt is not UTF-8, so that its names cannot be read: save it in that" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_who_reads_the_results_may_stop_and_stdout_may_be_closed(photos, export, tmp_path, monkeypatch, capsys, form):
+    command = ["explain", str(photos / "a"), "--model", str(export), "--out", str(tmp_path), *form]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", broken)
+        assert main(command) == 141
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert main(command) == 0
+    assert "castream:" not in capsys.readouterr().err
+
+
+def test_a_closed_stdin_is_an_empty_list(export, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["explain", "-", "--model", str(export)]) == 2
+    assert "castream: The list of images on stdin is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -183,6 +203,7 @@ def test_a_class_whose_name_is_a_number_is_found_by_its_name(photos, export, tmp
         (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
         (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
         (["--image-size", "0"], "--image-size must be positive, got 0."),
+        (["--image-size", "100000"], "--image-size must be at most 8192, got 100000."),
         (["--num-classes", "-1"], "--num-classes must be positive, got -1."),
         (["--batch-size", "0"], "The batch size must be positive, got 0."),
         (["--model", "https://a.org/m"], "https://a.org/m is an address, and models are read from folders: download"),

@@ -1,0 +1,116 @@
+"""Which values the fields of a config may have, whatever the others are: one table, looked up before work begins."""
+
+from collections.abc import Callable, Iterator, Mapping
+import math
+from typing import Any, NamedTuple
+
+from castream_jax.experiment.config import Config
+
+LARGEST_SIDE = 8192  # of the model's input, in pixels: one image in float32 is 768 MiB
+
+
+class Allowed(NamedTuple):
+    """Whether a value is one of these, in code and in words that follow "must be"."""
+
+    includes: Callable[[Any], bool]
+    words: str
+
+
+def at_least(least: float) -> Allowed:
+    return Allowed(lambda value: value >= least, f"at least {least}")
+
+
+def above(bound: float) -> Allowed:
+    return Allowed(lambda value: value > bound, f"greater than {bound}")
+
+
+def within(low: float, high: float) -> Allowed:
+    return Allowed(lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def below(high: float) -> Allowed:
+    return Allowed(lambda value: 0 <= value < high, f"at least 0 and less than {high}")
+
+
+def one_of(*values: str) -> Allowed:
+    return Allowed(lambda value: value in values, " or ".join(map(repr, values)))
+
+
+_SEED = within(0, 2**32 - 1)  # what grain and JAX take
+
+# Fields of `config.data` that both a training and an evaluation read.
+_DATA = {
+    "data.image_size": within(1, LARGEST_SIDE),
+    "data.canvases_per_digit": at_least(1),
+    "data.seed": at_least(0),
+    "data.num_threads": at_least(0),
+    "data.num_workers": at_least(0),
+    "data.max_pixels": at_least(0),
+    "data.test_fraction": below(1),
+    "data.validation_fraction": below(1),
+}
+# What else a training reads; `*` is any stream.
+_TRAINING = _DATA | {
+    "seed": _SEED,
+    "data.brightness": within(0, 1),
+    "streams.*.seed": _SEED,
+    "streams.*.learning_rate": at_least(0),
+    "optimizer.learning_rate": above(0),
+    "optimizer.momentum": below(1),
+    "optimizer.weight_decay": at_least(0),
+    "optimizer.decay_every": at_least(0),
+    "optimizer.decay_factor": at_least(1)._replace(words="at least 1, as the rate is divided by it"),
+    "optimizer.warmup_epochs": at_least(0),
+    "optimizer.reference_batch": at_least(0),
+    "train.target": one_of("streams", "backbone"),
+    "train.loss": one_of("cross_entropy", "binary_cross_entropy", "distillation"),
+    "train.batch_norm": one_of("train", "frozen"),
+    "train.label_smoothing": below(1),
+    "train.epochs": at_least(1),
+    "train.batch_size": at_least(1),
+    "train.log_every": at_least(1),
+    "train.checkpoint_every": at_least(1),
+    "train.validate_every": at_least(0),
+}
+_EVALUATION = _DATA | {
+    "evaluation.batch_size": at_least(1),
+    "evaluation.images_per_part": at_least(1),
+    "evaluation.max_images": at_least(0),
+    "evaluation.gallery": at_least(0),
+    "evaluation.memory_mib": at_least(0),
+    "evaluation.sanity_images": at_least(0),
+}
+
+
+def check_training_fields(config: Config) -> None:
+    """Raises a ValueError that names the first field of a training whose value cannot be."""
+    _check(config, _TRAINING)
+    padding, size = config.data.crop_padding, config.data.image_size
+    if not 0 <= padding <= size:
+        raise ValueError(
+            f"config.data.crop_padding must be between 0 and config.data.image_size, which is {size}, got {padding}."
+        )
+
+
+def check_evaluation_fields(config: Config) -> None:
+    """Raises a ValueError that names the first field of an evaluation whose value cannot be."""
+    _check(config, _EVALUATION)
+
+
+def _check(config: Config, table: Mapping[str, Allowed]) -> None:
+    for pattern, allowed in table.items():
+        for field, value in _values(config, pattern):
+            if not isinstance(value, str) and not math.isfinite(value):
+                raise ValueError(f"config.{field} must be a finite number, got {value}.")
+            if not allowed.includes(value):
+                raise ValueError(f"config.{field} must be {allowed.words}, got {value!r}.")
+
+
+def _values(config: Config, pattern: str) -> Iterator[tuple[str, Any]]:
+    """Name and value of each field that a pattern of the table means."""
+    name, _, rest = pattern.partition(".")
+    for key in config if name == "*" else (name,):
+        if rest:
+            yield from ((f"{key}.{inner}", value) for inner, value in _values(config[key], rest))
+        else:
+            yield key, config[key]
