@@ -44,7 +44,7 @@ def test_results_are_on_stdout_and_logs_on_stderr_from_any_directory(tmp_path: P
     assert done.stdout.startswith(f"{tmp_path / 'w.safetensors'}\nbackbone fingerprint ")
     failed = run(tmp_path, "-m", "castream_jax", "report", "--workdir", "absent")
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr.startswith("castream: No evaluation to report")
+    assert failed.stderr.startswith(f"castream: {tmp_path / 'absent'} holds no experiment: run `castream train")
     assert run(tmp_path, "-m", "castream_jax", "--version").stdout == f"castream_jax {__version__}\n"
 
 
