@@ -10,6 +10,7 @@ from castream_jax.commands import (
     completion,
     convert,
     data,
+    doctor,
     evaluate,
     explain,
     export,
@@ -25,7 +26,21 @@ from castream_jax.plugins import import_file
 from castream_jax.version import __version__
 
 # In the order of `castream --help`.
-COMMANDS = (quickstart, train, evaluate, report, reproduce, explain, models, protocol, convert, export, bench, data)
+COMMANDS = (
+    quickstart,
+    train,
+    evaluate,
+    report,
+    reproduce,
+    explain,
+    models,
+    protocol,
+    convert,
+    export,
+    bench,
+    data,
+    doctor,
+)
 
 _EPILOG = """exit status:
   0    done

@@ -23,6 +23,7 @@ from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.data.voc import Voc
+from castream_jax.runtime.devices import available_cores
 
 DataConfig = Any  # an ml_collections.ConfigDict, whose fields have no static type
 
@@ -209,7 +210,10 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
 
 def reading_options(data_config: DataConfig) -> dict[str, Any]:
     """The arguments of both loaders that say how data is read: threads, worker processes, and unreadable images."""
-    return {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
+    options = {name: data_config[name] for name in ("num_threads", "num_workers", "on_error")}
+    if options["num_threads"] < 0:
+        options["num_threads"] = max(1, available_cores() // max(1, options["num_workers"]))
+    return options
 
 
 def evaluation_batches(data_config: DataConfig, source: Source, batch_size: int) -> Batches:

@@ -24,6 +24,7 @@ from castream_jax.experiment.selection import ChosenCheckpoint, check_selection
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.devices import device_remarks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Evaluation:
 
     def remarks(self) -> Iterator[str]:
         """What to know of the evaluation before it begins."""
+        yield from device_remarks()
         if skipped := describe_skipped(getattr(self.source, "skipped", {})):
             yield skipped
         if absent := classes_without_images(self.source):

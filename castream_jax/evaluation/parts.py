@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from castream_jax.data import Source
-from castream_jax.experiment.results import part_name, write_table
+from castream_jax.experiment.results import part_name, read_arrays, write_table
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing
 
@@ -51,8 +51,7 @@ class EvaluationPart(NamedTuple):
             return True
         if not self.gallery(workdir).exists():
             return False
-        with np.load(self.gallery(workdir)) as there:
-            return bool(np.isin(self.shown, there["asked"]).all())
+        return bool(np.isin(self.shown, read_arrays(self.gallery(workdir), ["asked"])["asked"]).all())
 
 
 def list_parts(length: int, part_size: int, max_images: int, gallery: int) -> list[EvaluationPart]:
@@ -145,8 +144,8 @@ def write_gallery(workdir: Workdir, parts: Sequence[EvaluationPart]) -> None:
     shown: list[dict[str, np.ndarray]] = []
     for part in parts:
         if len(part.shown):
-            with np.load(part.gallery(workdir)) as there:
-                arrays = {name: there[name] for name in there.files if name != "asked"}
+            arrays = read_arrays(part.gallery(workdir))
+            del arrays["asked"]
             if not arrays:  # none of them was readable
                 continue
             wanted = np.isin(arrays["position"], part.shown)

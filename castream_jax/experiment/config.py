@@ -54,7 +54,7 @@ def base_config() -> Config:
             "difficult": "ignore",  # voc only: objects marked difficult; or "count"
             "canvases_per_digit": 1,  # digits only
             "seed": 0,  # of the images to validate on; digits: of placement and clutter
-            "num_threads": 2,  # in each worker
+            "num_threads": -1,  # in each worker; -1: a thread for each core that this process may use
             "num_workers": 0,  # processes that read and transform; 0: threads of this process do
             "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
             "exif_orientation": False,  # turn photographs as their EXIF tag says; published accuracies are without
@@ -161,7 +161,7 @@ def open_config(path: str | os.PathLike[str]) -> Config:
         else:
             config = _from_python(file, argument)
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{file} is damaged, or of another version: {reason}.") from error
     if config is None:
         raise ValueError(f"{file}: get_config returns nothing: let it end with `return config`.")

@@ -43,7 +43,7 @@ _DATA = {
     "data.image_size": within(1, LARGEST_SIDE),
     "data.canvases_per_digit": at_least(1),
     "data.seed": at_least(0),
-    "data.num_threads": at_least(0),
+    "data.num_threads": at_least(-1),
     "data.num_workers": at_least(0),
     "data.max_pixels": at_least(0),
     "data.test_fraction": below(1),

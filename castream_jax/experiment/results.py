@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +23,24 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
+def read_arrays(path: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an npz file, by default all of them, each decompressed once.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in names or arrays.files}
+    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()).rstrip(".")
+    return ValueError(f"{path} is damaged ({reason}): remove it, and run `castream evaluate` again.")
+
+
 def read_parts(folder: Path, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table | None:
     """All parts in a folder as one table, image by image; None where there is no part.
 
@@ -37,8 +57,7 @@ def read_parts(folder: Path, columns: Sequence[str], where: pc.Expression | None
         try:
             file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(f"{path} is damaged ({reason}): remove it, and run `castream evaluate` again.") from error
+            raise _damaged(path, error) from error
         table = file.read([name for name in columns if name in file.schema_arrow.names])
         tables.append(table if where is None else table.filter(where))
     return pa.concat_tables(tables) if tables else None

@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-import numpy as np
 
 from castream_jax.drawing.causal_curves import causal_charts
 from castream_jax.drawing.line_chart import legend_of
 from castream_jax.drawing.overlay import OPACITY
 from castream_jax.drawing.titles import head_title, method_title
+from castream_jax.experiment.results import read_arrays
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.extreme_cases import extreme_cases
@@ -131,9 +131,7 @@ def _environment() -> jinja2.Environment:
 def _gallery(workdir: Workdir, summary: Mapping[str, Any]) -> Gallery | None:
     if not workdir.gallery.is_file():
         return None
-    with np.load(workdir.gallery, allow_pickle=False) as archive:
-        # Read each array once: an NpzFile decompresses anew at every access.
-        return build_gallery({key: archive[key] for key in archive.files}, workdir.rows, summary)
+    return build_gallery(read_arrays(workdir.gallery), workdir.rows, summary)
 
 
 def _settings(fields: Mapping[str, Any]) -> str:

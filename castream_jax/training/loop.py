@@ -104,7 +104,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
             ):
                 meter = Meter(config, length, schedules, validate, mesh, logs, progress, checkpoints)
                 for step in range(done + 1, length.steps + 1):
-                    images = shard_batch(_inputs(config, next(iterator)), mesh)
+                    images = shard_batch(_inputs(config, meter.next_batch(iterator)), mesh)
                     with trace.step(step):
                         state = step_fn(state, frozen, images)
                     trace.stop_after(step, state)

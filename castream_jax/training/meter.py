@@ -1,6 +1,6 @@
 """What a training tells while it runs: loss, accuracy, rate and speed since the last report, and validation scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import math
 import time
@@ -11,12 +11,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
+from castream_jax.data.loader import Batch
 from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.config import Config
 from castream_jax.runtime.mesh import replicate
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.step import State
+
+_LONG = 0.1  # share of the time that devices waited for images which is worth a word
 
 # (state, frozen) -> {head: score}
 Validation = Callable[[State, Any], dict[str, float]]
@@ -61,6 +64,14 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._since = time.perf_counter()
+        self._reported, self._waited, self._advised = 0, 0.0, False
+
+    def next_batch(self, iterator: Iterator[Batch]) -> Batch:
+        """The next batch, and a note of how long it took."""
+        begin = time.perf_counter()
+        batch = next(iterator)
+        self._waited += time.perf_counter() - begin
+        return batch
 
     def report(self, step: int, state: State) -> State:
         """Means since the last report, where another is due.
@@ -73,14 +84,27 @@ class Meter:
         """
         if step % self.config.train.log_every and step < self.length.steps:
             return state
+        begin = time.perf_counter()
         values, state = _read_totals(state, self.config, self.mesh)
         _check_finite(values, step, self.checkpoints)
         now = time.perf_counter()
-        images_per_second = values.pop("images") / (now - self._since)
-        self._since = now
+        seconds, steps = now - self._since, step - self._reported
+        images_per_second = values.pop("images") / seconds
+        # Devices that still had a step to end did not wait: the host was ahead of them.
+        waited = self._waited / seconds if now - begin < seconds / steps else 0.0
+        self._since, self._reported, self._waited = now, step, 0.0
         told = {"epoch": step / self.length.steps_per_epoch, **self._rates(step - 1), **values}
         self.logs.write(step, {**told, "images_per_second": images_per_second})
-        self.progress.report(step, f"{_describe(values)} · {images_per_second:,.0f} images/s")
+        wait = f" · waited {waited:.0%}" if waited > _LONG else ""
+        self.progress.report(step, f"{_describe(values)} · {images_per_second:,.0f} images/s{wait}")
+        if wait and not self._advised:
+            self._advised = True
+            threads, workers = self.config.data.num_threads, self.config.data.num_workers
+            self.progress.say(
+                f"the devices waited {waited:.0%} of the time for images: more threads (config.data.num_threads, now "
+                f"{threads}{' = automatic' if threads < 0 else ''}) or worker processes (config.data.num_workers, now "
+                f"{workers}) may read them faster"
+            )
         return state
 
     def validate(self, step: int, state: State, frozen: Any) -> float | None:

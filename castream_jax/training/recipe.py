@@ -16,6 +16,7 @@ from castream_jax.experiment.origins import check_data
 from castream_jax.experiment.ranges import check_training_fields
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
 from castream_jax.experiment.workdir import Workdir
+from castream_jax.runtime.devices import device_remarks
 from castream_jax.runtime.mesh import check_batch_size
 
 
@@ -77,6 +78,7 @@ def open_training_data(config: Config, workdir: Workdir) -> Source:
 
 def remarks(config: Config, source: Source) -> Iterator[str]:
     """What to know of a training before it begins."""
+    yield from device_remarks()
     if skipped := describe_skipped(getattr(source, "skipped", {})):
         yield skipped
     if note := numbering(source.class_names):

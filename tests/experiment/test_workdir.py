@@ -3,6 +3,7 @@
 import ast
 import json
 from pathlib import Path
+import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.experiment.claim import claim_workdir
-from castream_jax.experiment.results import part_name, read_parts
+from castream_jax.experiment.results import part_name, read_arrays, read_parts
 from castream_jax.experiment.workdir import Workdir
 
 
@@ -76,3 +77,30 @@ def test_no_other_module_spells_the_names():
     assert {"config.json", "summary.json", "gallery.npz", "backbone.safetensors"} < names
     spelt = {file: text for file, found in texts.items() for text in found if text in paths or text in names}
     assert spelt == {"explanation/explanation.py": "index.html"}  # a page of its own
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "read"),
+    [
+        ("config.json", "{", lambda workdir: workdir.read_config()),
+        ("origins.json", "{", lambda workdir: workdir.read_origins()),
+        ("classes.json", '["a"', lambda workdir: workdir.read_class_names()),
+        ("evaluation/run.json", "[", lambda workdir: workdir.read_run()),
+        ("evaluation/summary.json", '{"heads": ', lambda workdir: workdir.read_summary()),
+        ("evaluation/summary.json", "{}", lambda workdir: workdir.read_summary()),
+        ("evaluation/gallery.npz", "PK", lambda workdir: read_arrays(workdir.gallery)),
+        ("evaluation/rows/part-00000.parquet", "PAR1", lambda workdir: read_parts(workdir.rows, ("index",))),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, write, file: str, content: str, read):
+    write(tmp_path / "config.json", '{"backbone": {"num_classes": 2}}')
+    write(tmp_path / file, content)
+    with pytest.raises(ValueError, match=rf"{re.escape(file)} is damaged \(.+\): (remove it, and run|restore it)"):
+        read(Workdir.at(tmp_path))
+
+
+def test_class_names_are_as_many_as_classes(tmp_path: Path, write):
+    write(tmp_path / "config.json", '{"backbone": {"num_classes": 2}}')
+    write(tmp_path / "classes.json", '["a"]')
+    with pytest.raises(ValueError, match=r"classes\.json must name the 2 classes of the backbone: restore it"):
+        Workdir.at(tmp_path).read_class_names()
