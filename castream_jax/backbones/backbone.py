@@ -108,7 +108,13 @@ class Backbone(nnx.Module):
         Raises:
             ValueError: if `pixels` is not `[B, H, W, 3]` floating point, or is smaller than `stride`.
         """
-        return self._taken(self._run(self._parts(), self._checked_input(pixels), offsets))
+        parts = self._parts()
+        if len(parts) != len(self.boundary_dims):
+            raise ValueError(
+                f"{self.name} has {len(parts)} parts and {len(self.boundary_dims)} boundary_dims: after each part "
+                "there is one boundary."
+            )
+        return self._taken(self._run(parts, self._checked_input(pixels), offsets))
 
     def stages_and_target(
         self, pixels: Pixels
@@ -138,11 +144,6 @@ class Backbone(nnx.Module):
         self, parts: Sequence[Callable[[Array], Array]], x: Array, offsets: Mapping[int, Array] | None = None
     ) -> list[Array]:
         """Feature maps at the boundaries after each of `parts`."""
-        if len(parts) != len(self.boundary_dims):
-            raise ValueError(
-                f"{self.name} has {len(parts)} parts and {len(self.boundary_dims)} boundary_dims: after each part "
-                "there is one boundary."
-            )
         at_boundary = {self.taps[stage]: offset for stage, offset in (offsets or {}).items()}
         boundaries, images = [], x.shape[0]
         for number, part in enumerate(parts):

@@ -54,3 +54,16 @@ def test_the_places_for_something_new_exist():
 def test_every_text_file_is_utf8():
     for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
         path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "docs").symlink_to(DOCS)
+    monkeypatch.chdir(tmp_path)
+    exec(block, names := {})
+    best = names["explanation"].predictions("gap")[0]
+    assert (best.number, best.name, round(best.probability, 2)) == (285, "Egyptian cat", 0.81)
+    assert {method for _, method in names["scores"]} == {"gradcam", "layercam"}
+    assert (tmp_path / "gradcam.png").is_file()
+    assert (tmp_path / "export" / "model.json").is_file()
