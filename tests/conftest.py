@@ -1,6 +1,7 @@
 """Strict mode for every test: several devices, no implicit rank promotion, warnings are errors (pyproject.toml)."""
 
 from collections.abc import Callable, Iterator, Mapping
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -26,6 +27,8 @@ pytest_plugins = ["tiers", "pytester"]
 
 ROOT = Path(__file__).parent.parent
 
+# A collection walks through the traces of all programs so far: with Python's thresholds a sixth of the time.
+gc.set_threshold(100_000, 50, 100)
 settings.register_profile("castream", deadline=None)  # a first call compiles
 settings.load_profile("castream")
 prepare_cpu()  # as the command line does

@@ -1,6 +1,7 @@
 """What commands share before their work: options of a run, its config, and the preparation of the process."""
 
 import argparse
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,9 @@ def start(
     from castream_jax.runtime.processes import initialise_processes
 
     logging.set_verbosity(logging.ERROR)  # Orbax explains itself at length
+    # A trace is some hundred thousand objects, which all live on: with Python's thresholds, walking through them again
+    # and again is a seventh of a start.
+    gc.set_threshold(100_000, 50, 100)
     prepare_cpu()
     if not alone:
         initialise_processes(coordinator, num_processes, process_id)
