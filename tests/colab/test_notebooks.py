@@ -60,7 +60,7 @@ def test_the_quick_tour(tmp_path: Path):
 def test_explaining_a_photograph_without_a_network(tmp_path: Path):
     text = run("explain_your_image", tmp_path)
     assert "size=640x427" in text, "scikit-learn's photograph"
-    assert re.search(r"\n +\d\d\.\d\d%  bell cote\n", text)
+    assert re.search(r" \d\d\.\d\d%  bell cote\n", text)
     assert re.search(r"\nrandom +AD [\d.]+ I [\d.]+ D [\d.]+\n", text)
 
 
