@@ -17,7 +17,9 @@ from castream_jax.stream import CrossAttentionStream
 
 def _check(model: Model, protocol: Protocol, stage: int | None = None, attention_head: int = 0) -> None:
     if not any(isinstance(head, CrossAttentionStream) for head in model.heads.values()):
-        raise ValueError("Raw attention needs a model with a CrossAttentionStream among its heads.")
+        raise ValueError(
+            "Raw attention is a stream's, and no head of this model is one: choose another method, such as gradcam."
+        )
     if not _readers(model, stage, 0):
         first = min(stream.start_stage for stream in _readers(model, None, 0).values())
         last = len(model.backbone.stage_dims) - 1

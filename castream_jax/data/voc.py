@@ -1,5 +1,6 @@
 """Pascal VOC 2012: several of 20 classes in one image, every object with a box."""
 
+from collections import Counter
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +57,11 @@ class Voc(ImageFiles):
                 f"Pascal VOC in '{root}' has no split '{split}'; it has {', '.join(known) or 'none'}"
             )
         stems = [line.split()[0] for line in read_lines(lists / f"{split}.txt", "the images of the split")]
+        if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+            raise ValueError(
+                f"'{lists / split}.txt' lists {len(twice)} of its images more than once, such as {twice[0]}: leave one "
+                "line for each"
+            )
         images = [f"JPEGImages/{stem}.jpg" for stem in stems]
         check_present(root, images, f"ImageSets/Main/{split}.txt")
         check_present(root, [f"Annotations/{stem}.xml" for stem in stems], f"ImageSets/Main/{split}.txt")
@@ -98,7 +104,10 @@ def _read(path: Path) -> list[AnnotatedObject]:
     objects = read_objects(path)
     unknown = {item.name for item in objects} - set(CLASS_NAMES)
     if unknown:
-        raise ValueError(f"'{path}' shows a '{min(unknown)}', which is none of the 20 classes of Pascal VOC")
+        raise ValueError(
+            f"'{path}' shows a '{min(unknown)}', which is none of the 20 classes of Pascal VOC: correct "
+            "its name, or give the images as folders per class"
+        )
     return objects
 
 

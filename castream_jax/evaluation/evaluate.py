@@ -1,5 +1,6 @@
 """`evaluate`: a trained experiment on its whole test split, GAP beside every stream, on identical masked images."""
 
+from collections.abc import Mapping
 import math
 import os
 import time
@@ -80,4 +81,18 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         if jax.process_index() == 0:
             write_summary(evaluation, parts, left, seconds)
         wait_for_all_processes()
-        return workdir.read_summary()
+        summary = workdir.read_summary()
+        if remark := _remark_on_chance(summary):
+            say(remark)
+        return summary
+
+
+def _remark_on_chance(summary: Mapping[str, Any]) -> str:
+    """What to say where the frozen classifier knows nothing of the images, as where classes have other numbers."""
+    accuracy, classes = summary["heads"].get("gap", {}).get("accuracy"), len(summary["class_names"])
+    if accuracy is None or classes < 3 or accuracy > 1.5 / classes:
+        return ""
+    return (
+        f"under GAP, {accuracy:.1%} of the images are classified rightly, which is chance: are the classes numbered as "
+        "the backbone was trained?"
+    )

@@ -40,6 +40,7 @@ class Evaluation:
     protocol: Protocol
     identity: Identity
     checkpoint: ChosenCheckpoint
+    numbered_here: bool  # classes have the numbers of the test data's own order: the training knows no names
 
     @property
     def batch_size(self) -> int:
@@ -51,6 +52,9 @@ class Evaluation:
         yield from device_remarks()
         if skipped := describe_skipped(getattr(self.source, "skipped", {})):
             yield skipped
+        if self.numbered_here:
+            names = ", ".join(f"{number} is {name!r}" for number, name in enumerate(self.source.class_names[:3]))
+            yield f"the training has no names of classes: they are numbered as the test data sort ({names}, …)"
         if absent := classes_without_images(self.source):
             yield f"{len(absent)} of {len(self.source.class_names)} classes have no test image: {listed(absent)}"
 
@@ -69,7 +73,8 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     workdir.check_experiment()
     config = config_in_place(given, workdir)
     check_data(config, workdir)
-    source = open_source(config.data, "test", class_names=training_class_names(given, workdir))
+    names = training_class_names(given, workdir)
+    source = open_source(config.data, "test", class_names=names)
     check_classes(config, source)
     if config.data.test_fraction:  # of the training split: what is tested depends on all of it
         training = open_source(config.data, "train", class_names=source.class_names)
@@ -80,4 +85,4 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     methods = check_methods(model, [*settings.methods, *(BASELINES if settings.baselines else ())], protocol)
     check_probability(model, protocol)
     identity = identify(config, source, model, methods, protocol)
-    return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint)
+    return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint, names is None)

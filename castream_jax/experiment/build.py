@@ -140,10 +140,13 @@ def training_class_names(config: Config, workdir: Workdir) -> tuple[str, ...] | 
 
 
 def class_names_of(config: Config, workdir: Workdir) -> tuple[str, ...]:
-    """As `training_class_names`; where these are unknown, names from the evaluation, or from the test data, if any."""
+    """As `training_class_names`; where these are unknown, names from the evaluation, or from the test data, if any.
+
+    After a distillation there are none: data that were evaluated later need not have the numbers of the backbone.
+    """
     names = training_class_names(config, workdir)
-    if names is not None:
-        return names
+    if names is not None or config.train.loss == "distillation":
+        return names or ()
     if workdir.summary.is_file():
         return tuple(workdir.read_summary()["class_names"])
     try:

@@ -47,12 +47,12 @@ def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str], d
     Args:
         config: of the training, its paths as they are here.
         workdir: whose folder is made.
-        class_names: in the order of their numbers; noted if they are those of the backbone's classes.
+        class_names: in the order of their numbers; not noted of a distillation, whose images are of any classes.
         digest: `content_digest` of the training data.
     """
     if jax.process_index() != 0:
         return
-    if not workdir.classes.is_file() and len(class_names) == config.backbone.num_classes:
+    if not workdir.classes.is_file() and config.train.loss != "distillation":
         write_json(workdir.classes, list(class_names))
     if workdir.origins.is_file():
         return

@@ -179,8 +179,10 @@ def _explanations(
     batch_size: int,
 ) -> Iterator[Explanation]:
     starts = {name: getattr(head, "start_stage", 0) for name, head in model.heads.items()}
+    rows = 0  # of the compiled program: not many more than there are images
     while batch := list(itertools.islice(seen, batch_size)):
-        padded = [*batch, *[batch[-1]] * (batch_size - len(batch))]
+        rows = rows or min(batch_size, max(len(batch), BATCH_SIZE))
+        padded = [*batch, *[batch[-1]] * (rows - len(batch))]
         results = run(np.stack([image.pixels for image in padded]))
         for i, image in enumerate(batch):
             if not all(np.isfinite(values[i]).all() for values in results.probabilities.values()):

@@ -7,6 +7,10 @@ from pathlib import Path
 import shlex
 from typing import Any
 
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
 from castream_jax.backbones import fingerprint, load_backbone
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Head, ImageSpec, Model
@@ -75,6 +79,7 @@ def describe(
         ValueError: if there are other class names than classes, or the trunk is not that of the weights it refers to.
     """
     backbone, images = model.backbone, model.images
+    _check_parameters(model)
     if images is not None and len(images.class_names) not in (0, backbone.num_classes):
         raise ValueError(f"{len(images.class_names)} class names were given for {backbone.num_classes} classes.")
     description = Description(
@@ -138,6 +143,16 @@ def read_description(folder: Path) -> Description:
         return Description(**fields, version=version)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): export the model again.") from error
+
+
+def _check_parameters(model: Model) -> None:
+    """Raises a ValueError for parameters that an export, which holds float32, would change."""
+    for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))):
+        if leaf.dtype != jnp.float32:
+            raise ValueError(
+                f"Parameters are exported in float32, and {jax.tree_util.keystr(path)} is {leaf.dtype}: convert them; "
+                'load_backbone(…, dtype="bfloat16") lets the trunk compute in another type.'
+            )
 
 
 def _describe_head(head: Head) -> dict[str, Any]:

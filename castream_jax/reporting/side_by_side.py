@@ -147,7 +147,7 @@ def find_conflicts(first: EvaluatedExperiment, other: EvaluatedExperiment) -> li
     here, there = (e.identity.get("data", {}) for e in (first, other))
     for field in sorted(here.keys() & there.keys()):
         if here[field] != there[field] and field != "images":
-            what = {"names": "image names (digest)"}.get(field, f"data.{field}")
+            what = {"names": "image names (digest)", "content": "image files (digest)"}.get(field, f"data.{field}")
             conflicts.append(Conflict(what, str(here[field])[:12], str(there[field])[:12], recognition=True))
     explained = [_explained(e) for e in (first, other)]
     counts = [e.summary["images"] for e in (first, other)]

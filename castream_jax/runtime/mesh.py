@@ -112,15 +112,26 @@ class OverImages(Generic[_Options, _Result]):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         module, *arrays = arguments
         graphdef, state = nnx.split(module)
-        static = {"graphdef": graphdef, "images": sharding_of(arrays[0]), "choices": tuple(sorted(choices.items()))}
+        images = sharding_of(arrays[0])
+        if images is not None:  # labels come as they are, and explicit axes of a mesh take nothing of another sharding
+            arrays = jax.device_put(arrays, images)
+        static = {"graphdef": graphdef, "images": images, "choices": tuple(sorted(choices.items()))}
         return (state, *arrays), static
 
 
 def sharding_of(pixels: Any) -> NamedSharding | None:
-    """How images `[B, …]` are split over devices, or None where they are not, or not yet known."""
+    """How images `[B, …]` are split over devices, or None where they are not, or not yet known.
+
+    Raises:
+        ValueError: if an image itself is split.
+    """
     if isinstance(pixels, Tracer):
         return None
     sharding = getattr(pixels, "sharding", None)
     if not isinstance(sharding, NamedSharding) or sharding.is_fully_replicated:
         return None
+    if any(axis is not None for axis in sharding.spec[1:]):
+        raise ValueError(
+            f"Images are split over devices by their first axis alone, got {sharding.spec}: use PartitionSpec(axis)."
+        )
     return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))

@@ -75,8 +75,6 @@ def _state_dict(path: Path, saved: Any) -> dict[str, np.ndarray]:
         return saved
     entries = saved if isinstance(saved, dict) else {}
     found = {name: entry for name, entry in entries.items() if _is_state_dict(entry)}
-    if len(found) > 1 and "state_dict" in found:
-        found = {"state_dict": found["state_dict"]}
     if len(found) == 1:
         return next(iter(found.values()))
     if found:

@@ -75,7 +75,7 @@ def test_what_no_stream_reads_is_refused(model):
     gap = castream.Model(model.backbone, {"gap": model.heads["gap"]})
     for name in ("attention", "attention_logits", "inverted-attention"):
         for refused, numbers, message in (
-            (gap, "", "Raw attention needs a model with a CrossAttentionStream among its heads"),
+            (gap, "", "Raw attention is a stream's, and no head of this model is one"),
             (late, ":1", r"No stream reads S1: the model's streams read S2 … S3\."),
             (model, ":4", r"No stream reads S4: the model's streams read S0 … S3\."),
             (late, ":3:1", r"There is no attention head 1: the stream's are 0 … 0\."),

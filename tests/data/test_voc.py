@@ -103,3 +103,11 @@ def test_damage_is_named(voc, pascal_xml, tmp_path):
         Voc(voc, "train")
     with pytest.raises(FileNotFoundError, match="no Pascal VOC in"):
         Voc(tmp_path / "nowhere", "train")
+
+
+def test_an_image_that_is_listed_twice_is_refused(voc: Path):
+    (file,) = voc.rglob("ImageSets/Main/train.txt")
+    stem = file.read_text().split()[0]
+    file.write_text(f"{file.read_text()}{stem} -1\n")
+    with pytest.raises(ValueError, match=rf"train\.txt' lists 1 of its images more than once, such as {stem}: "):
+        Voc(voc, "train")

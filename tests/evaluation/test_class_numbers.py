@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import castream_jax as castream
+from castream_jax import evaluation
 from castream_jax.backbones import save_torch_weights
 from castream_jax.cli import main
 from castream_jax.experiment.build import class_names_of
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.explanation.named_model import open_named_model
+from castream_jax.training import train
 
 COLOURS = {"apple": (220, 30, 30), "banana": (230, 220, 40), "cherry": (30, 30, 160)}
 NAMES = tuple(COLOURS)
@@ -126,3 +128,24 @@ def test_validation_is_refused_on_other_classes_and_a_training_goes_on_with_its_
     (fruit / "data" / "train" / "banana").rename(fruit / "data" / "train" / "durian")
     assert main([*command, "--workdir", str(fruit / "run")]) == 2
     assert "classes of the training data: 'durian'" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_after_a_distillation_no_names_are_made_up(tiny_config, tmp_path: Path, capsys):
+    """Images without classes train; test data are then numbered as they sort, which is said, and names nothing else."""
+    (tmp_path / "train" / "any").mkdir(parents=True)
+    for split, names in (("train", ["any"] * 40), ("test", [f"class{number}" for number in range(10)])):
+        for number, name in enumerate(names):
+            (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (number, 99, 7)).save(tmp_path / split / name / f"{number}.png")
+    data = {"source": "image_folder", "path": str(tmp_path), "train_split": "train", "test_split": "test"}
+    config = tiny_config(data=data, train={"loss": "distillation", "batch_size": 8})
+    config.streams.ca.init = "gap"
+    workdir = Workdir.at(train(config, tmp_path / "run"))
+    assert "ca/agreement 100.0%" in capsys.readouterr().err
+    assert workdir.read_class_names() is None
+    evaluation.evaluate(config, workdir)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "they are numbered as the test data sort (0 is 'class0', 1 is 'class1', 2 is 'class2', …)" in said
+    assert "10.0% of the images are classified rightly, which is chance" in said
+    assert class_names_of(config, workdir) == ()

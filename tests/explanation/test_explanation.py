@@ -151,7 +151,7 @@ def test_another_class_is_explained_by_number_or_name(model, photo, explanation)
         ({"label": "<i>e<i>"}, "There is no class called '<i>e<i>': did you mean '<i>e</i>'"),
         ({"heads": ["cls"]}, "There is no head 'cls': the model's heads are gap, four, ca."),
         ({"methods": ["grad-cam"]}, "did you mean 'gradcam'?"),
-        ({"methods": ["attention"], "heads": ["gap"]}, "Raw attention needs a model with a CrossAttentionStream"),
+        ({"methods": ["attention"], "heads": ["gap"]}, "Raw attention is a stream's, and no head"),
         ({"protocol": "castreem"}, "did you mean castream"),
     ],
 )

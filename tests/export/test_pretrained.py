@@ -5,6 +5,8 @@ from pathlib import Path
 import chex
 import compiled
 from flax import nnx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,3 +59,12 @@ def test_foreign_directories_are_left_alone(model, tmp_path: Path):
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(FileNotFoundError, match=r"there is no model\.json"):
         castream.load_pretrained(tmp_path)
+
+
+def test_parameters_of_another_type_are_refused_before_anything_is_written(tmp_path: Path):
+    backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
+    nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.state(model, nnx.Param)))
+    with pytest.raises(ValueError, match=r"exported in float32, and .* is bfloat16: convert them; load_backbone"):
+        castream.save_pretrained(model, tmp_path / "export")
+    assert not (tmp_path / "export").exists()

@@ -236,6 +236,9 @@ def test_the_weights_of_a_checkpoint_are_taken_out_or_it_is_said_what_is_in_it(b
     torch.save({"model": tensors, "model_ema": tensors, "optimizer": state}, path)
     with pytest.raises(ValueError, match="several sets of weights, model, model_ema: save one of them"):
         read_weights(path)
+    torch.save({"state_dict": tensors, "state_dict_ema": tensors}, path)
+    with pytest.raises(ValueError, match="several sets of weights, state_dict, state_dict_ema: save one of them"):
+        read_weights(path)
     torch.save({"optimizer": state, "epoch": 3}, path)
     with pytest.raises(
         ValueError, match=r"holds the entries optimizer, epoch\. It looks like a training checkpoint with"
@@ -261,3 +264,12 @@ def test_what_is_no_file_is_told_in_a_sentence(backbone, tmp_path):
             castream.load_backbone("cifar_resnet8", weights)
     with pytest.raises(ValueError, match=r"A state_dict is \{name: array\}, got list"):
         castream.load_torch_state_dict(backbone, [])
+
+
+def test_bfloat16_of_pytorch_is_read(backbone, tmp_path: Path, torch):
+    tensors = {name: torch.tensor(value).bfloat16() for name, value in torch_state_dict(backbone).items()}
+    torch.save(tensors, tmp_path / "w.pth")
+    read = read_weights(tmp_path / "w.pth")
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(read[name].astype(np.float32), tensor.float().numpy())
+    castream.load_backbone("cifar_resnet8", tmp_path / "w.pth")
