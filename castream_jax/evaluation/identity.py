@@ -13,7 +13,7 @@ from castream_jax.backbones import fingerprint
 from castream_jax.data import Source
 from castream_jax.data.content import content_digest
 from castream_jax.data.source import open_record
-from castream_jax.evaluation.replaced import run_set_aside, set_aside, take_back
+from castream_jax.evaluation.replaced import remove_results, set_aside, take_back
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
@@ -69,7 +69,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
     """
     workdir.evaluation.mkdir(exist_ok=True)
     run = workdir.read_run()
-    if run and run["identity"] != identity and run_set_aside(workdir).get("identity") == identity:
+    if run and run["identity"] != identity and workdir.read_replaced_run().get("identity") == identity:
         take_back(workdir)
         run = workdir.read_run()
     if not run or run["identity"] != identity:
@@ -80,6 +80,7 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
                 "replacing them"
             )
             set_aside(workdir)
+        remove_results(workdir)  # whose they are is not known, where there was no run.json
         run = {"hash": identity_hash(identity), "part_size": part_size, "identity": identity}
         write_json(workdir.run, run)
     for folder in (workdir.gallery_parts, workdir.predictions, workdir.rows):

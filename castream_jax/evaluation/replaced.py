@@ -6,9 +6,7 @@ settings of the first finds its results again.
 
 from collections.abc import Iterator
 import contextlib
-import json
 import shutil
-from typing import Any
 
 import jax
 
@@ -16,9 +14,8 @@ from castream_jax.experiment.workdir import Workdir
 
 
 def set_aside(workdir: Workdir) -> None:
-    """Moves the results and `run.json` away; of an unfinished run they go, if finished ones are set aside already."""
+    """Moves the results and `run.json` away, unless they are unfinished and finished ones are set aside already."""
     if workdir.replaced.is_dir() and not workdir.summary.is_file():
-        _remove_results(workdir)
         return
     shutil.rmtree(workdir.replaced, ignore_errors=True)
     workdir.replaced.mkdir(parents=True)
@@ -29,17 +26,11 @@ def set_aside(workdir: Workdir) -> None:
 
 def take_back(workdir: Workdir) -> None:
     """Puts what was set aside in the place of the results that are there."""
-    _remove_results(workdir)
+    remove_results(workdir)
     for path in (*reversed(workdir.results), workdir.run):
         if (aside := workdir.replaced / path.name).exists():
             aside.rename(path)
     shutil.rmtree(workdir.replaced)
-
-
-def run_set_aside(workdir: Workdir) -> dict[str, Any]:
-    """`run.json` of the results that are set aside; empty if there are none."""
-    file = workdir.replaced / workdir.run.name
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 @contextlib.contextmanager
@@ -59,6 +50,7 @@ def replacing_results(workdir: Workdir) -> Iterator[None]:
         shutil.rmtree(workdir.replaced, ignore_errors=True)
 
 
-def _remove_results(workdir: Workdir) -> None:
+def remove_results(workdir: Workdir) -> None:
+    """Removes what an evaluation leaves, and `run.json`, which says whose it is."""
     for path in (*workdir.results, workdir.run):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

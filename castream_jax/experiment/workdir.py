@@ -62,6 +62,7 @@ class Workdir:
     sanity = _Below("evaluation/sanity.json")
     summary = _Below("evaluation/summary.json")
     replaced = _Below("evaluation/.replaced")  # results of another run, until those of this one are whole
+    replaced_run = _Below("evaluation/.replaced/run.json")
 
     # --- report ---
     report = _Below("report/index.html")
@@ -139,6 +140,10 @@ class Workdir:
     def read_run(self) -> dict[str, Any]:
         """What the results in `evaluation/` belong to: `hash`, `part_size`, `identity`; empty if there are none."""
         return _read_json(self.run, _AGAIN) if self.run.is_file() else {}
+
+    def read_replaced_run(self) -> dict[str, Any]:
+        """The same of the results that are set aside in `evaluation/.replaced/`."""
+        return _read_json(self.replaced_run, _AGAIN) if self.replaced_run.is_file() else {}
 
 
 def _read_json(path: Path, remedy: str = "restore it from a copy") -> Any:

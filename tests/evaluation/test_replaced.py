@@ -9,6 +9,7 @@ import pytest
 
 from castream_jax.attribution import METHODS, Inputs, register_method
 from castream_jax.evaluation import evaluate
+from castream_jax.evaluation.identity import claim_results
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.training import train
 
@@ -60,6 +61,21 @@ def test_the_results_of_the_first_are_found_again(tiny_config, trained_workdir: 
     assert evaluate(config, trained_workdir)["metrics"] == first["metrics"]
     assert "were there already" in capsys.readouterr().err
     assert not workdir.replaced.exists()
+
+
+def test_results_of_an_unknown_run_are_not_taken_for_ours(trained_workdir: Path):
+    """`run.json` says whose results these are; where it is gone, or was removed as damaged, they are computed anew."""
+    workdir, said = Workdir.at(trained_workdir), []
+    workdir.rows.mkdir(parents=True)
+    stranger = workdir.rows / "part-00000.parquet"
+    stranger.write_bytes(b"of another run")
+    claim_results(workdir, {"methods": ["attention"]}, 10, said.append)
+    assert not stranger.exists()
+    assert workdir.read_run()["identity"] == {"methods": ["attention"]}
+    stranger.write_bytes(b"of this run")
+    claim_results(workdir, {"methods": ["attention"]}, 10, said.append)
+    assert stranger.exists()
+    assert said == []
 
 
 def test_other_training_images_are_told(tiny_config, trained_workdir: Path):
