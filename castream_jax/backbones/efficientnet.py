@@ -3,7 +3,7 @@
 Attribute names are torchvision's, so that a parameter's path is its name in a `state_dict`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import math
 from typing import NamedTuple
@@ -147,13 +147,11 @@ ARCHITECTURES = {
 }
 
 
-def _register(name: str) -> None:
-    scaling = ARCHITECTURES[name]
+def register_scalings(network: Callable[..., Backbone], scalings: Mapping[str, Scaling]) -> None:
+    """Registers a network at each of its scalings, by their names, with the classes of ImageNet."""
+    for name, scaling in scalings.items():
+        build = functools.partial(network, name, scaling)
+        register_backbone(name, num_classes=1000, input_size=scaling.input_size)(build)
 
-    @register_backbone(name, num_classes=1000, input_size=scaling.input_size)
-    def build(num_classes: int, rngs: nnx.Rngs, taps: Taps | None = None) -> EfficientNet:
-        return EfficientNet(name, scaling, num_classes=num_classes, taps=taps, rngs=rngs)
 
-
-for _name in ARCHITECTURES:
-    _register(_name)
+register_scalings(EfficientNet, ARCHITECTURES)

@@ -14,8 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from castream_jax.backbones.backbone import Backbone, Taps
-from castream_jax.backbones.efficientnet import STAGES, Scaling, Stage, multiple_of_8
-from castream_jax.backbones.registry import register_backbone
+from castream_jax.backbones.efficientnet import STAGES, Scaling, Stage, multiple_of_8, register_scalings
 from castream_jax.layers import BatchNorm, Conv, Sequential, batch_norm, conv_norm, linear
 
 _STEM, _LAST = 32, 1280  # features of the first and of the last convolution, at every scaling
@@ -107,14 +106,4 @@ ARCHITECTURES = {
     "efficientnet_lite2": Scaling(1.1, 1.2, 260),
 }
 
-
-def _register(name: str) -> None:
-    scaling = ARCHITECTURES[name]
-
-    @register_backbone(name, num_classes=1000, input_size=scaling.input_size)
-    def build(num_classes: int, rngs: nnx.Rngs, taps: Taps | None = None) -> EfficientNetLite:
-        return EfficientNetLite(name, scaling, num_classes=num_classes, taps=taps, rngs=rngs)
-
-
-for _name in ARCHITECTURES:
-    _register(_name)
+register_scalings(EfficientNetLite, ARCHITECTURES)

@@ -1,7 +1,6 @@
 """`castream data check`: whether every image of a dataset can be read, and a sample of it."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ def add(commands: Any) -> None:
         "--difficult", default="ignore", choices=("ignore", "count"), help="objects of Pascal VOC marked difficult"
     )
     command.add_argument("--max-pixels", type=int, metavar="N", help="of an image; by default 178,956,970")
-    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that decode")
+    command.add_argument("--threads", type=int, metavar="N", help="threads that decode; by default one for each core")
     add_import_option(command)
 
 
@@ -45,6 +44,7 @@ def check(arguments: argparse.Namespace) -> None:
     from castream_jax.data.renumbered import check_class_names, numbered_as
     from castream_jax.drawing.sample_sheet import write_sample
     from castream_jax.experiment.config import base_config
+    from castream_jax.runtime.devices import available_cores
     from castream_jax.runtime.progress import Progress
 
     data = base_config().data
@@ -61,7 +61,7 @@ def check(arguments: argparse.Namespace) -> None:
     unreadable = 0
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
-        result = check_source(source, progress.pace, arguments.threads)
+        result = check_source(source, progress.pace, arguments.threads or available_cores())
         path = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
         write_sample(sample(source), path)
         print(f"{arguments.source} {split}".strip(), *describe(result, source.class_names), sep="\n  ")

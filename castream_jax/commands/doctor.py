@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 import importlib.metadata
-import importlib.util
 import platform
 import time
 from typing import Any

@@ -76,7 +76,8 @@ def describe(
     """A description of `model`; see `Description` for the arguments.
 
     Raises:
-        ValueError: if there are other class names than classes, or the trunk is not that of the weights it refers to.
+        ValueError: if there are other class names than classes, the trunk is not that of the weights it refers to, or
+            parameters are not float32.
     """
     backbone, images = model.backbone, model.images
     _check_parameters(model)

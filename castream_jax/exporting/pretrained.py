@@ -42,7 +42,8 @@ def save_pretrained(
 
     Raises:
         FileExistsError: if `directory` exists and holds anything but an earlier export.
-        ValueError: if there are other class names than classes, or the trunk is not that of the weights.
+        ValueError: if there are other class names than classes, the trunk is not that of the weights, or parameters
+            are not float32.
     """
     write_pretrained(model, describe(model, trunk=trunk, config=config, evaluation=evaluation), directory)
 

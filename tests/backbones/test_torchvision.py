@@ -6,8 +6,7 @@ import re
 from types import ModuleType
 
 import chex
-from flax import nnx
-import jax
+import compiled
 import numpy as np
 import pytest
 from tiers import slow_after
@@ -27,15 +26,7 @@ def boundaries_and_logits(
     """Means over positions at each of the `count` boundaries, and logits under GAP."""
     backbone = abstract_backbone(name, taps=range(count))
     castream.load_torch_state_dict(backbone, state_dict)
-    graphdef, state = nnx.split(backbone)
-
-    @jax.jit
-    def forward(state: nnx.State, pixels: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        backbone = nnx.merge(graphdef, state)
-        means = [stage.mean((1, 2)) for stage in backbone.stages(pixels)]
-        return means, backbone.classify(means[-1])
-
-    means, logits = forward(state, pixels)
+    means, logits = compiled.means_and_logits(backbone, pixels)
     assert tuple(mean.shape[-1] for mean in means) == backbone.boundary_dims
     return [np.asarray(mean) for mean in means], np.asarray(logits)
 
