@@ -43,7 +43,15 @@ def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
 
 
 def native(values: AnyArray) -> AnyArray:
-    """Real numbers in a type that JAX takes: what has another byte order or extended precision becomes float32."""
+    """Real numbers in a type that JAX takes: what has another byte order or extended precision becomes float32.
+
+    Raises:
+        ValueError: some of them are masked; JAX would read what lies below the mask.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(
+            "A masked array was given, and there is no image without some of its pixels: use .filled(value)."
+        )
     if isinstance(values, np.ndarray) and not (values.dtype.isnative and values.dtype.itemsize <= 8):
         return values.astype(np.float32)
     return values

@@ -203,11 +203,11 @@ def _open_model(arguments: argparse.Namespace) -> tuple["Model", "Protocol"]:
     from castream_jax.protocol import get_protocol
 
     try:
-        model, protocol_name = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
+        model, own_protocol = open_named_model(arguments.model, arguments.weights, arguments.num_classes)
     except OtherClassesError as error:
         raise ValueError(f"{error.problem} Give --num-classes={error.num_classes}.") from error
     target = "predicted" if arguments.label is None else "label"
-    protocol = dataclasses.replace(get_protocol(arguments.protocol or protocol_name), target_class=target)
+    protocol = dataclasses.replace(get_protocol(arguments.protocol or own_protocol), target_class=target)
     spec = image_spec(model)
     model.images = dataclasses.replace(
         spec,

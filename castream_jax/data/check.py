@@ -24,6 +24,7 @@ class Check(NamedTuple):
         unreadable: for each image that cannot be decoded, the sentence that names it.
         smallest, largest: height and width, in pixels, of the images of the smallest and the largest area.
         boxes: number of boxes; None if the source has none.
+        beyond: names of the images with a box that reaches beyond the image.
         tagged: names of the images with an EXIF orientation.
         grey, alpha: number of images that are greyscale, and that have an alpha channel, which is dropped.
         skipped: what the source passed over beside its images.
@@ -35,6 +36,7 @@ class Check(NamedTuple):
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
     boxes: int | None
+    beyond: list[str]
     tagged: list[str]
     grey: int
     alpha: int
@@ -61,10 +63,11 @@ def check_source(source: Source, report: Callable[[int], None] = lambda done: No
     unreadable: list[str] = []
     sizes: set[tuple[int, int]] = set()
     boxes: int | None = None
+    beyond: list[str] = []
     tagged: list[str] = []
     grey = alpha = 0
     with ThreadPoolExecutor(max(1, num_threads)) as threads:
-        for done, (labels, size, count, traits, error) in enumerate(_decode_all(source, threads), 1):
+        for done, (labels, size, box, traits, error) in enumerate(_decode_all(source, threads), 1):
             if traits.tagged:
                 tagged.append(source.name(done - 1))
             grey, alpha = grey + traits.grey, alpha + traits.alpha
@@ -73,17 +76,19 @@ def check_source(source: Source, report: Callable[[int], None] = lambda done: No
             per_class.update(labels)
             if size is not None:
                 sizes.add(size)
-            if count is not None:
-                boxes = (boxes or 0) + count
+            if box is not None:
+                boxes = (boxes or 0) + len(box)
+            if box is not None and size is not None and _reaches_beyond(box, *size):
+                beyond.append(source.name(done - 1))
             report(done)
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     smallest, largest = (by_area[0], by_area[-1]) if by_area else (None, None)
     skipped = getattr(source, "skipped", {})
-    return Check(len(source), per_class, unreadable, smallest, largest, boxes, tagged, grey, alpha, skipped)
+    return Check(len(source), per_class, unreadable, smallest, largest, boxes, beyond, tagged, grey, alpha, skipped)
 
 
-# Classes, height and width, number of boxes, traits, and what is wrong with it.
-_Result = tuple[list[int], tuple[int, int] | None, int | None, Traits, str | None]
+# Classes, height and width, boxes, traits, and what is wrong with it.
+_Result = tuple[list[int], tuple[int, int] | None, Float[np.ndarray, "n 4"] | None, Traits, str | None]
 
 
 def _decode_all(source: Source, threads: ThreadPoolExecutor) -> Iterator[_Result]:
@@ -95,19 +100,24 @@ def _decode_all(source: Source, threads: ThreadPoolExecutor) -> Iterator[_Result
 
 def _decode(source: Source, index: int) -> _Result:
     labels: list[int] = []
-    count, traits = None, Traits(tagged=False, grey=False, alpha=False)
+    boxes, traits = None, Traits(tagged=False, grey=False, alpha=False)
     try:
         record: Any = open_record(source, index)
         labels = _labels(record)
         if "box" in record:
             box = np.reshape(record["box"], (-1, 4))
-            count = int(np.all(box[:, 2:] > box[:, :2], axis=1).sum())
+            boxes = box[np.all(box[:, 2:] > box[:, :2], axis=1)]
         pixels = record["pixels"]
         if isinstance(pixels, EncodedImage):
             traits, pixels = pixels.traits, pixels.pixels()
     except UnreadableImageError as error:
-        return labels, None, count, traits, error.on_command_line("replace or remove the file")
-    return labels, pixels.shape[:2], count, traits, None
+        return labels, None, boxes, traits, error.on_command_line("replace or remove the file")
+    return labels, pixels.shape[:2], boxes, traits, None
+
+
+def _reaches_beyond(boxes: Float[np.ndarray, "n 4"], height: int, width: int) -> bool:
+    """Whether one of `boxes` is not inside the image; annotations that count from 1 or from 0 differ by a pixel."""
+    return bool((boxes < -1).any() or (boxes > [width + 1, height + 1, width + 1, height + 1]).any())
 
 
 def _labels(record: Any) -> list[int]:
@@ -134,6 +144,9 @@ def describe(check: Check, class_names: tuple[str, ...]) -> Iterator[str]:
         small, large = (f"{width} × {height}" for height, width in (check.smallest, check.largest))
         yield f"images: {small} to {large} pixels (width × height)"
     yield "boxes: none" if check.boxes is None else f"boxes: {check.boxes:,}"
+    if check.beyond:
+        yield f"images with a box that reaches beyond the image: {len(check.beyond):,}: {_first(check.beyond)}"
+        yield "  boxes are cut at the image's edge, and one that lies outside counts as none: are they that image's?"
     if check.grey:
         yield f"greyscale images: {check.grey:,}"
     if check.alpha:

@@ -37,7 +37,11 @@ class Squash(grain.transforms.Map):
     def map(self, element: Record) -> Record:
         height, width = image_size(element)
         image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
-        box = None if "box" not in element else scale_box(element["box"], self.size / width, self.size / height)
+        box = None
+        if "box" in element:  # annotations reach beyond some images
+            box = shift_box(
+                scale_box(element["box"], self.size / width, self.size / height), 0, 0, self.size, self.size
+            )
         return with_image(element, resize(image, self.size, self.size), box)
 
 

@@ -134,6 +134,8 @@ def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
             return name, to_rgb(image, exif_orientation), orientation
     if not hasattr(image, "__array__"):
         raise TypeError(f"An image is a path, a PIL image or an array, got {type(image).__name__}.")
+    if isinstance(image, np.ma.MaskedArray):
+        raise ValueError("An image array has all its pixels, and this one is masked: use .filled(value).")
     return "image", Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB"), 1
 
 

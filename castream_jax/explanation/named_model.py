@@ -8,15 +8,18 @@ from castream_jax.backbones.registry import get_architecture
 from castream_jax.experiment.build import class_names_of
 from castream_jax.experiment.restore import restore_model
 from castream_jax.experiment.workdir import Workdir
-from castream_jax.exporting.pretrained import load_pretrained
+from castream_jax.exporting.pretrained import describe_pretrained, load_pretrained
 from castream_jax.model import ImageSpec, Model
+from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.weights.entries import imagenet_entries
 from castream_jax.weights.files import is_address
 
 
-def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, str]:
-    """A model, and the name of the protocol that its experiment is evaluated by.
+def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, Protocol]:
+    """A model, and the protocol that its experiment is evaluated by.
+
+    Where it was trained for several labels per image, a class's probability is the sigmoid of its own logit.
 
     Args:
         source: folder that `save_pretrained` wrote; workdir of a training; or name of a backbone, under GAP alone.
@@ -35,7 +38,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
             raise ValueError(f"{source} is a folder, which holds its own weights: --weights and --num-classes are not "
                              "for it.")  # fmt: skip
         if (folder / "model.json").is_file():
-            return load_pretrained(folder), "castream"
+            recipe = (describe_pretrained(folder).config or {}).get("train", {})
+            return load_pretrained(folder), _protocol("castream", recipe.get("loss", ""))
         workdir = Workdir.at(folder)
         if workdir.config.is_file():
             return _trained_model(workdir)
@@ -50,10 +54,10 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     if not weights:
         raise ValueError(f"No weights of {source} are published: give a file with --weights.")
     backbone = load_backbone(source, weights, num_classes=num_classes)
-    return Model(backbone, {"gap": GlobalAveragePooling()}), "castream"
+    return Model(backbone, {"gap": GlobalAveragePooling()}), get_protocol("castream")
 
 
-def _trained_model(workdir: Workdir) -> tuple[Model, str]:
+def _trained_model(workdir: Workdir) -> tuple[Model, Protocol]:
     config = workdir.open_config()
     images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
     if config.train.target == "backbone" and workdir.backbone.is_file():
@@ -68,7 +72,15 @@ def _trained_model(workdir: Workdir) -> tuple[Model, str]:
     else:
         model = restore_model(config, workdir)
     model.images = dataclasses.replace(images, class_names=_fitting(images.class_names, model))
-    return model, config.evaluation.protocol
+    return model, _protocol(config.evaluation.protocol, config.train.loss)
+
+
+def _protocol(name: str, loss: str) -> Protocol:
+    """The protocol of that name, for the loss that the streams were trained by."""
+    protocol = get_protocol(name)
+    if loss == "binary_cross_entropy":
+        return dataclasses.replace(protocol, probability="sigmoid")
+    return protocol
 
 
 def _fitting(names: tuple[str, ...], model: Model) -> tuple[str, ...]:

@@ -83,7 +83,8 @@ def _likely(missing: Sequence[str], given: Iterable[str]) -> str:
 
 
 def check_values(what: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises a ValueError that names the tensors of another type than floating point, or with NaN or infinity."""
+    """Raises a ValueError that names the tensors of another type than floating point, with NaN or infinity, or of
+    variances below 0."""
     names = [
         f"{name} is {value.dtype}" for name, value in arrays.items() if not jnp.issubdtype(value.dtype, jnp.floating)
     ]
@@ -92,6 +93,9 @@ def check_values(what: str, arrays: Mapping[str, np.ndarray]) -> None:
     names = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if names:
         raise ValueError(f"These weights of {what} are not finite: {few(names, 3)}. Get the file again.")
+    names = [name for name, value in arrays.items() if name.endswith("running_var") and (value < 0).any()]
+    if names:
+        raise ValueError(f"These weights of {what} have negative variances: {few(names, 3)}. Get the file again.")
 
 
 def torch_variables(module: nnx.Module) -> Iterator[tuple[str, nnx.Variable]]:

@@ -35,6 +35,7 @@ def broken(values: np.ndarray, value: float) -> np.ndarray:
         (broken(PIXELS, np.nan).astype(">f4"), "pixels must be finite, got NaN or infinity"),
         (broken(PIXELS, np.nan), "pixels must be finite, got NaN or infinity"),
         (broken(PIXELS, np.inf), "pixels must be finite, got NaN or infinity"),
+        (np.ma.masked_greater(PIXELS, 0.5), r"A masked array was given.*: use \.filled\(value\)"),
         (PIXELS[0], r"got one image, \[16, 16, 3\]: give pixels\[None\]"),
         (PIXELS.transpose(0, 3, 1, 2), r"must be \[B, H, W, 3\], RGB, got \[2, 3, 16, 16\]"),
         (PIXELS[..., :1], r"must be \[B, H, W, 3\], RGB, got \[2, 16, 16, 1\]"),

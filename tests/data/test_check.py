@@ -83,6 +83,10 @@ def test_multi_label_images_count_for_each_class_and_boxes_are_drawn(tmp_path, s
         pixels = np.asarray(sample)[16:144, 16:144]
     for row, column in ((20, 10), (99, 59), (20, 59), (60, 10)):
         assert pixels[row, column].tolist() == [255, 0, 0]
+    # The annotation of another image, as after a list was sorted anew.
+    write(tmp_path / "Annotations" / "2007_000028.xml", pascal_xml(("dog", 0, 100, 5, 160, 60)))
+    _, out, _ = _run(capsys, *arguments)
+    assert "  images with a box that reaches beyond the image: 1: JPEGImages/2007_000028.jpg" in out
 
 
 def test_digits_need_no_path(tmp_path, capsys):

@@ -33,9 +33,11 @@ def test_squash_is_pillows_bilinear_resize(random_image, height, width):
     assert (squashed["label"], squashed["index"]) == (7, 3)
 
 
-def test_squash_scales_the_box(random_image):
+def test_squash_scales_the_box_and_cuts_it_at_the_edge(random_image):
     record = Squash(20).map(_record(random_image(40, 80), box=(8, 4, 40, 20)))
     np.testing.assert_allclose(record["box"], [2, 2, 10, 10])
+    beyond = Squash(20).map(_record(random_image(40, 80), box=(8, -4, 90, 20)))["box"]
+    np.testing.assert_allclose(beyond, [2, 0, 20, 10])
     assert record["box"].dtype == np.float32
 
 

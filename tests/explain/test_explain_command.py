@@ -239,6 +239,14 @@ def test_a_workdir_has_its_heads_its_transform_and_its_names(tiny_config, traine
     best = entry["heads"]["ca"]["predictions"][0]
     np.testing.assert_allclose(best["probability"], explained.probabilities["ca"].max(), rtol=1e-4)
 
+    # Trained for several labels per image, a class's probability is the sigmoid of its own logit.
+    (workdir / "config.json").write_text(tiny_config(train={"loss": "binary_cross_entropy"}).to_json())
+    document = explain_json(capsys, photos / "a", "--model", workdir, "--out", tmp_path / "out")
+    assert document["protocol"]["name"] == "castream with target_class=predicted, probability=sigmoid"
+    probability = document["images"][0]["heads"]["ca"]["predictions"][0]["probability"]
+    logit = model(explained.pixels[None].astype(np.float32) / 255)["ca"].max()
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-4)
+
 
 def test_a_workdir_that_trained_a_backbone_and_a_backbone_with_a_file(
     tiny_config, tmp_path, photos, resnet8_weights, capsys

@@ -275,6 +275,8 @@ def test_arrays_and_images_of_sixteen_bits_are_read_as_eight(tmp_path):
     spec = castream.ImageSpec(24)
     expected = read_image(pixels, spec).pixels
     np.testing.assert_array_equal(read_image(pixels.astype(np.uint16) * 257, spec).pixels, expected)
+    with pytest.raises(ValueError, match=r"this one is masked: use \.filled\(value\)"):
+        read_image(np.ma.masked_greater(pixels, 9), spec)
     np.testing.assert_array_equal(read_image((pixels * np.uint16(257)).astype(">u2"), spec).pixels, expected)
     grey, deep = read_image(pixels[..., 0], spec).pixels, Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
     deep.save(tmp_path / "deep.png")

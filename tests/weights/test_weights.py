@@ -253,6 +253,13 @@ def test_weights_of_another_type_are_refused(backbone):
         castream.load_torch_state_dict(backbone, weights)
 
 
+def test_variances_below_zero_are_refused(backbone):
+    weights = torch_state_dict(backbone)
+    weights["bn1.running_var"] = -weights["bn1.running_var"]
+    with pytest.raises(ValueError, match=r"have negative variances: bn1\.running_var\. Get the file again"):
+        castream.load_torch_state_dict(backbone, weights)
+
+
 @pytest.mark.usefixtures("unchecked_calls")
 def test_what_is_no_file_is_told_in_a_sentence(backbone, tmp_path):
     for weights, sentence in (
