@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from flax import nnx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Pixels
@@ -94,17 +94,26 @@ class Model(nnx.Module):
         """Logits of each head."""
         return self.logits(self.backbone.stages(pixels))
 
-    def logits(self, stages: Stages, query: Int[Array, " b"] | None = None) -> dict[str, Float[Array, "b k"]]:
+    def logits(
+        self, stages: Stages, query: Int[Array, " b"] | None = None, dropout_keys: Key[Array, " b"] | None = None
+    ) -> dict[str, Float[Array, "b k"]]:
         """Logits of each head from stage features.
 
         Args:
             stages: S0 … SL.
             query: class whose CLS token a class-specific stream starts from: the label in training; by default, as
                 in the paper at inference, the class that GAP predicts.
+            dropout_keys: in training, of each image, what the dropout of streams is drawn from.
         """
         if query is None:
             query = self.predicted_class(stages)
-        return {name: self._classify(head(stages, query)[0]) for name, head in self.heads.items()}
+
+        def represent(head: Head) -> Float[Array, "b d"]:
+            if isinstance(head, CrossAttentionStream) and dropout_keys is not None:
+                return head(stages, query, dropout_keys)[0]
+            return head(stages, query)[0]
+
+        return {name: self._classify(represent(head)) for name, head in self.heads.items()}
 
     def _classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         """`backbone.classify`, whose logits must be those of all classes."""

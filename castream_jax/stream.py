@@ -10,7 +10,7 @@ from typing import Literal
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from castream_jax.kernels.attention_pooling import weighted_sum
@@ -119,6 +119,7 @@ class CrossAttentionStream(nnx.Module):
         num_heads: int = 1,
         use_bias: bool = True,
         init: Literal["paper", "gap"] = "paper",
+        dropout: float = 0.0,
         *,
         rngs: nnx.Rngs,
     ):
@@ -132,6 +133,8 @@ class CrossAttentionStream(nnx.Module):
             init: `"paper"`, as the official code draws its parameters, or `"gap"`: the same but for the query of the
                 last block, which is 0, so that its attention is uniform, and its projections, which are the identity:
                 the representation is that of global average pooling, to rounding, and training departs from there.
+            dropout: probability that an attention weight, or a value that a linear layer gives, is dropped in training,
+                where `dropout_keys` are given.
             rngs: source of the initial parameters.
 
         Raises:
@@ -155,6 +158,7 @@ class CrossAttentionStream(nnx.Module):
         self.num_queries = num_queries
         self.num_heads = num_heads
         self.use_bias = use_bias
+        self.dropout = dropout
         self.cls_token = nnx.Param(1.0 + jax.random.normal(rngs.params(), (num_queries, dims[0])))
         self.attentions = nnx.List(
             [
@@ -182,15 +186,18 @@ class CrossAttentionStream(nnx.Module):
         if isinstance(last := self.attentions[-1], ProjectedCrossAttention):
             _set_linear(last.value, 1)
 
-    def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
+    def __call__(
+        self, stages: Stages, query: Int[Array, " b"] | None = None, dropout_keys: Key[Array, " b"] | None = None
+    ) -> tuple[Float[Array, "b d"], Attention]:
         """Args:
             stages: S0 … SL, each `[B, h_l, w_l, d_l]`.
             query: which CLS token each image starts from, `[B]`; needed when `num_queries` > 1.
+            dropout_keys: of each image, what its dropout is drawn from; None for inference.
 
         Returns:
             Representation `[B, d_L]` and the attention `[B, num_heads, h_l, w_l]` of each stage read.
         """
-        representation, logits = self._walk(stages, query)
+        representation, logits = self._walk(stages, query, dropout_keys)
         return representation, tuple(
             jax.nn.softmax(logit.reshape(*logit.shape[:2], -1)).reshape(logit.shape) for logit in logits
         )
@@ -199,7 +206,9 @@ class CrossAttentionStream(nnx.Module):
         """What the softmax is taken of, `F_l q_l / sqrt(d_l)` (without the key bias, which cancels), per stage read."""
         return self._walk(stages, query)[1]
 
-    def _walk(self, stages: Stages, query: Int[Array, " b"] | None) -> tuple[Float[Array, "b d"], Attention]:
+    def _walk(
+        self, stages: Stages, query: Int[Array, " b"] | None, dropout_keys: Key[Array, " b"] | None = None
+    ) -> tuple[Float[Array, "b d"], Attention]:
         dims = [stage.shape[-1] for stage in stages[self.start_stage :]]
         expected = [projection.in_features for projection in self.projections]
         if dims != expected:
@@ -215,9 +224,21 @@ class CrossAttentionStream(nnx.Module):
             batch, height, width, dim = features.shape
             tokens = features.reshape(batch, height * width, dim).astype(jnp.float32)
             logits = attend.logits(token, tokens)
-            token = project(attend.pool(jax.nn.softmax(logits), tokens))
+            attention = self._dropped(jax.nn.softmax(logits), dropout_keys, 2 * len(all_logits))
+            token = project(attend.pool(attention, tokens))
+            token = self._dropped(token, dropout_keys, 2 * len(all_logits) + 1)
             all_logits.append(logits.reshape(batch, self.num_heads, height, width))
         return token, tuple(all_logits)
+
+    def _dropped(
+        self, values: Float[Array, "b ..."], keys: Key[Array, " b"] | None, number: int
+    ) -> Float[Array, "b ..."]:
+        """Each value 0 with the stream's probability, else divided by that of staying, as PyTorch's Dropout does."""
+        if keys is None or not self.dropout:
+            return values
+        stay = 1 - self.dropout
+        kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), stay, values.shape[1:]))(keys)
+        return jnp.where(kept, values / stay, 0)
 
     def _first_token(self, stage: Float[Array, "b hl wl dl"], query: Int[Array, " b"] | None) -> Float[Array, "b d"]:
         if self.num_queries == 1:

@@ -34,6 +34,9 @@ settings.load_profile("castream")
 prepare_cpu()  # as the command line does
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# LLVM's optimisations take a quarter of the tests' time, and change results by rounding; deviation.py runs with them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 # Tests, the processes that they start, and the next run build the same programs again and again.
 os.environ.setdefault("CASTREAM_COMPILATION_CACHE", str(ROOT / ".pytest_cache" / "compiled"))
 if (COMPILED := use_compilation_cache()) is not None:

@@ -101,6 +101,7 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
                 num_heads=stream.num_heads,
                 use_bias=stream.use_bias,
                 init=stream.init,
+                dropout=stream.dropout,
                 rngs=nnx.Rngs(stream.seed),
             )
     return streams

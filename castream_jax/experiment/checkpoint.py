@@ -14,16 +14,12 @@ import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from castream_jax.experiment.checkpoint_items import OLD_ITEM, checkpoint_items, old_arguments, state_of
 from castream_jax.experiment.workdir import Workdir
 
 Which = Literal["last", "best"]
 
 CHECKSUMS = "checksums.json"
-
-# What a model consists of is an item of its own: it is restored without the rest of the training's state.
-_MODEL = ("params", "stats")
-# The first layout had one item for both.
-_OLD_ITEM = "state"
 
 
 class Checkpoints:
@@ -133,7 +129,7 @@ class Checkpoints:
             self._checkpointer.save(
                 self._folder / str(step),
                 args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(item) for name, item in _items(state).items()},
+                    **{name: ocp.args.StandardSave(item) for name, item in checkpoint_items(state).items()},
                     about=ocp.args.JsonSave(about),
                 ),
             )
@@ -223,12 +219,12 @@ class Checkpoints:
                 f"not {self._fingerprint[:12]}): give the weights they were trained with, or another --workdir."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
-        if (folder / _OLD_ITEM).is_dir():
-            items = {_OLD_ITEM: _old_arguments(abstract)}
+        items = {name: ocp.args.StandardRestore(item) for name, item in checkpoint_items(abstract).items()}
+        if (folder / OLD_ITEM).is_dir():
+            items = {OLD_ITEM: old_arguments(abstract)}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(folder, args=ocp.args.Composite(**items))
-        trees = {key: tree for item in items for key, tree in restored[item].items()}
+        trees = state_of({key: tree for item in items for key, tree in restored[item].items()})
         if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees)):
             raise ValueError("it lacks arrays of this model")
         return about, trees
@@ -299,21 +295,6 @@ class Checkpoints:
 
 class _AnotherBackboneError(ValueError):
     """The checkpoint is whole, but belongs to another backbone."""
-
-
-def _items(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A state as the items of a checkpoint: its model and, unless that is all, its training."""
-    model = {name: tree for name, tree in state.items() if name in _MODEL}
-    training = {name: tree for name, tree in state.items() if name not in _MODEL}
-    return {"model": model, "training": training} if training else {"model": model}
-
-
-def _old_arguments(abstract: Mapping[str, Any]) -> Any:
-    """How `abstract` is read of the one item of an old checkpoint, which may hold more than is wanted."""
-    if len(_items(abstract)) > 1:
-        return ocp.args.StandardRestore(abstract)
-    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
-    return ocp.args.PyTreeRestore(abstract, restore_args=arguments, partial_restore=True)
 
 
 def _checksum(path: Path) -> int:

@@ -74,13 +74,14 @@ def base_config() -> Config:
     config.streams = ConfigDict({"ca": stream_config()})
     config.optimizer = ConfigDict(
         {
+            "name": "sgd",  # or "adamw", which has no use for `momentum`
             "learning_rate": 0.1,
             "momentum": 0.9,
             "weight_decay": 1e-4,
             "schedule": "step",  # or "cosine", to 0 at the end of the training
             "decay_every": 30.0,  # epochs between the steps; 0 for never
             "decay_factor": 10.0,
-            "warmup_epochs": 0.0,  # over which the rate rises linearly
+            "warmup_epochs": 0.0,  # over which the rate rises linearly; a cosine falls over the others
             "reference_batch": 0,  # linear scaling: the rate holds for so many images a step; 0: for batch_size
         }
     )
@@ -90,6 +91,12 @@ def base_config() -> Config:
             # or "binary_cross_entropy", for several labels per image, or "distillation", of GAP's predictions
             "loss": "cross_entropy",
             "label_smoothing": 0.0,  # of the cross entropy
+            # Parameters of the beta distributions by which images of a batch are mixed; 0: not so.
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "clip": 0.0,  # greatest norm of a stream's gradient; 0: any
+            "ema": 0.0,  # decay of a moving average of the parameters, which is evaluated instead of them; 0: none
+            "ema_every": 32,  # steps between its updates
             "batch_norm": "train",  # or "frozen"; of a backbone that is trained
             "epochs": 90,
             "batch_size": 256,  # images per update, over all devices
@@ -131,6 +138,7 @@ def stream_config(**fields: Any) -> Config:
             "num_heads": 1,
             "use_bias": True,
             "init": "paper",  # or "gap": the stream starts as global average pooling, see CrossAttentionStream
+            "dropout": 0.0,  # probability that training drops an attention weight, or a value that a layer gives
             "seed": 0,
             "learning_rate": 0.0,  # 0: that of config.optimizer
         }

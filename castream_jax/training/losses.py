@@ -6,13 +6,16 @@ import optax
 
 
 def cross_entropy(
-    logits: Float[Array, "b k"], labels: Int[Array, " b"], label_smoothing: float = 0.0
+    logits: Float[Array, "b k"], labels: Int[Array, " b"] | Float[Array, "b k"], label_smoothing: float = 0.0
 ) -> Float[Array, " b"]:
-    """`-log softmax(logits)[label]`.
+    """`-log softmax(logits)[label]`, or its mean over the classes of a mixed image, weighted by their shares `[B, K]`.
 
     With smoothing, the label has 1 - `label_smoothing` of the probability and all k classes share the rest evenly.
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if labels.ndim == 1:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    else:
+        losses = optax.softmax_cross_entropy(logits, labels)
     if not label_smoothing:
         return losses
     return (1 - label_smoothing) * losses - label_smoothing * jax.nn.log_softmax(logits).mean(-1)

@@ -1,4 +1,4 @@
-"""SGD with momentum and PyTorch's weight decay, a rate that falls with the epochs, and one optimiser per stream."""
+"""SGD or AdamW as PyTorch has them, a learning rate that falls with the epochs, and one optimiser per stream."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def make_optimizer(
             f"config.optimizer.schedule must be {' or '.join(map(repr, _FALLS))}, got {recipe.schedule!r}."
         )
     factor = warmed_up(
-        fall(recipe, steps_per_epoch=steps_per_epoch, steps=steps), round(recipe.warmup_epochs * steps_per_epoch)
+        fall(recipe, steps_per_epoch=steps_per_epoch, steps=steps), warmup_steps(config, steps_per_epoch)
     )
     scale = config.train.batch_size / recipe.reference_batch if recipe.reference_batch else 1.0
 
@@ -39,7 +39,13 @@ def make_optimizer(
         def schedule(step: ArrayLike) -> jax.Array:
             return jnp.asarray(rate * scale * factor(step))
 
-        return sgd(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay), schedule
+        if recipe.name == "adamw":
+            optimizer = optax.adamw(schedule, weight_decay=recipe.weight_decay)
+        else:
+            optimizer = sgd(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        if config.train.clip:
+            optimizer = optax.chain(optax.clip_by_global_norm(config.train.clip), optimizer)
+        return optimizer, schedule
 
     if config.train.target != "streams":
         optimizer, schedule = build(recipe.learning_rate)
@@ -49,6 +55,11 @@ def make_optimizer(
         per_stream({name: optimizer for name, (optimizer, _) in built.items()}),
         {name: schedule for name, (_, schedule) in built.items()},
     )
+
+
+def warmup_steps(config: Config, steps_per_epoch: float) -> int:
+    """Steps over which the learning rate rises."""
+    return round(config.optimizer.warmup_epochs * steps_per_epoch)
 
 
 def per_stream(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
@@ -95,17 +106,18 @@ def step_decay(
     return optax.piecewise_constant_schedule(learning_rate, boundaries)
 
 
-def cosine(learning_rate: float, *, steps_per_epoch: float, steps: int) -> optax.Schedule:
+def cosine(learning_rate: float, *, steps_per_epoch: float, steps: int, warmup_epochs: float = 0.0) -> optax.Schedule:
     """`learning_rate (1 + cos(pi epoch / epochs)) / 2`, constant within an epoch, as PyTorch's recipes step it.
 
     Args:
         learning_rate: rate of the first epoch.
         steps_per_epoch: images / batch size, not rounded.
         steps: length of the training.
+        warmup_epochs: epochs before the first of the fall, over which it is `learning_rate`.
     """
-    epochs = max(round(steps / steps_per_epoch), 1)
+    epochs = max(round(steps / steps_per_epoch - warmup_epochs), 1)
     values = optax.cosine_decay_schedule(learning_rate, epochs)
-    starts = jnp.asarray([round(number * steps_per_epoch) for number in range(1, epochs)], jnp.int32)
+    starts = jnp.asarray([round((warmup_epochs + number) * steps_per_epoch) for number in range(1, epochs)], jnp.int32)
 
     def schedule(step: ArrayLike) -> jax.Array:
         return jnp.asarray(values((starts <= jnp.asarray(step)).sum()))
@@ -122,5 +134,5 @@ def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
 
 _FALLS: dict[str, Callable[..., optax.Schedule]] = {
     "step": lambda recipe, **length: step_decay(1.0, factor=recipe.decay_factor, every=recipe.decay_every, **length),
-    "cosine": lambda recipe, **length: cosine(1.0, **length),
+    "cosine": lambda recipe, **length: cosine(1.0, warmup_epochs=recipe.warmup_epochs, **length),
 }

@@ -29,6 +29,13 @@ def check_recipe(config: Config, mesh: Mesh) -> None:
             "config.train.loss='distillation' trains streams from the predictions under GAP, and a backbone has no "
             "other head to learn from: set config.train.loss='cross_entropy'."
         )
+    if recipe.loss == "binary_cross_entropy" and (recipe.mixup or recipe.cutmix):
+        raise ValueError(
+            "config.train.mixup and config.train.cutmix mix images of one label each, and with binary_cross_entropy "
+            "they have several: set both to 0."
+        )
+    if recipe.ema and recipe.target != "streams":
+        raise ValueError("config.train.ema averages streams, and here the backbone is trained: set it to 0.")
     if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
         raise ValueError(
             f"A batch of {recipe.batch_size} images does not split into {recipe.accumulate} equal parts: "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 import jax
@@ -17,6 +17,7 @@ from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import DATA_AXIS
 from castream_jax.training.losses import binary_cross_entropy, cross_entropy, distillation
+from castream_jax.training.mixing import Mix, before, mixed_labels
 
 Tree = Any
 State = dict[str, Tree]
@@ -28,12 +29,32 @@ Loss = Literal["cross_entropy", "binary_cross_entropy", "distillation"]
 Gradient = Callable[[Tree, Tree, Tree, Batch, int], tuple[Tree, Tree, Tree]]
 
 
-def initial_state(parts: ModelParts, optimizer: optax.GradientTransformation) -> State:
+class MovingAverage(NamedTuple):
+    """Exponential moving average of the parameters: every `every` steps, `decay` of itself and the rest of them.
+
+    Over the first `warmup` steps it is a copy of them, as in the official code.
+    """
+
+    decay: float
+    every: int
+    warmup: int
+
+    def update(self, average: Tree, params: Tree, step: Int32[Array, ""]) -> Tree:
+        """The average after `step` steps, from 1."""
+        decay = jnp.where(step <= self.warmup, 0.0, self.decay)
+        due = step % self.every == 0
+        return jax.tree.map(lambda old, new: jnp.where(due, decay * old + (1 - decay) * new, old), average, params)
+
+
+def initial_state(
+    parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None = None
+) -> State:
     """Everything that changes during training, as one tree: what a checkpoint holds."""
     zeros = {name: {"loss": jnp.zeros(()), "correct": jnp.zeros((), jnp.int32)} for name in parts.heads}
     # A copy: the step donates its state, and the model that the parts belong to must outlive it.
     params, stats = jax.tree.map(jnp.copy, (parts.params, parts.stats))
-    return {
+    averaged = {} if average is None else {"average": jax.tree.map(jnp.copy, parts.params)}
+    return averaged | {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "stats": stats,
@@ -49,6 +70,9 @@ def make_train_step(
     loss: Loss = "cross_entropy",
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    mix: Mix | None = None,
+    dropout_seed: int | None = None,
+    average: MovingAverage | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Tree, Batch], State]:
     """The step to be jitted: `(state, frozen, batch) -> state`.
@@ -65,6 +89,10 @@ def make_train_step(
         label_smoothing: of the cross entropy.
         accumulate: pieces of the batch that are computed one after the other; their gradients are summed before the
             update. Memory is that of one piece. BatchNorm in training mode sees one piece at a time, as in PyTorch.
+        mix: of `castream_jax.training.mixing`, applied to the whole batch; a hit is then the image's own label.
+        dropout_seed: what the dropout of streams is drawn from, with the step and the image's place in the batch;
+            None: nothing is dropped.
+        average: kept beside the parameters, as `"average"` of a state that was made with it.
         mesh: devices that share the batch. Each computes the gradient of its own images, and one all-reduce sums them;
             where BatchNorm is trained, whose statistics are those of the whole batch, XLA partitions the step.
     """
@@ -76,22 +104,38 @@ def make_train_step(
 
     def train_step(state: State, frozen: Tree, batch: Batch) -> State:
         count = batch["pixels"].shape[0]
-        gradient, sums, stats = compute_gradient(state["params"], state["stats"], frozen, dict(batch), count)
+        batch = with_draws(dict(batch), state["step"], mix, dropout_seed)
+        gradient, sums, stats = compute_gradient(state["params"], state["stats"], frozen, batch, count)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
         totals = state["totals"]
         heads = {
             name: {key: totals["heads"][name][key] + sums[key][name] for key in ("loss", "correct")}
             for name in parts.heads
         }
-        return {
-            "step": state["step"] + 1,
-            "params": optax.apply_updates(state["params"], updates),
+        step, params = state["step"] + 1, optax.apply_updates(state["params"], updates)
+        averaged = {} if average is None else {"average": average.update(state["average"], params, step)}
+        return averaged | {
+            "step": step,
+            "params": params,
             "stats": stats,
             "optimizer": optimizer_state,
             "totals": {"images": totals["images"] + count, "heads": heads},
         }
 
     return train_step
+
+
+def with_draws(batch: dict[str, Array], step: Int32[Array, ""], mix: Mix | None, dropout_seed: int | None) -> Batch:
+    """The batch as the gradient reads it: mixed, and with what is dropped; drawn of seed and step."""
+    if mix is not None:
+        pixels, share = mix(to_unit_range(batch["pixels"]), step)
+        batch |= {"pixels": pixels, "own_share": jnp.full(pixels.shape[0], share)}
+        if "label" in batch:
+            batch["other_label"] = before(batch["label"])
+    if dropout_seed is not None:
+        key = jax.random.fold_in(jax.random.key(dropout_seed), step)
+        batch["dropout"] = jax.random.key_data(jax.random.split(key, batch["pixels"].shape[0]))
+    return batch
 
 
 def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gradient:
@@ -108,7 +152,9 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
     }[loss]
 
     def compute_gradient(params: Tree, stats: Tree, frozen: Tree, batch: Batch, count: int) -> tuple[Tree, Tree, Tree]:
-        pixels = to_unit_range(batch["pixels"])
+        mixed = "own_share" in batch
+        pixels = batch["pixels"] if mixed else to_unit_range(batch["pixels"])
+        dropout = jax.random.wrap_key_data(batch["dropout"]) if "dropout" in batch else None
 
         def total_loss(params: Tree) -> tuple[Array, tuple[Tree, Tree]]:
             model = parts.merge(params, stats, frozen)
@@ -119,7 +165,11 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
             else:
                 target = batch["label"] if loss == "cross_entropy" else batch["target"].astype(jnp.float32)
                 query, labels = batch.get("label"), target
-            all_logits = model.logits(stages, query=query)
+                if mixed:
+                    target = mixed_labels(
+                        labels, batch["other_label"], batch["own_share"], num_classes=model.backbone.num_classes
+                    )
+            all_logits = model.logits(stages, query, dropout)
             losses = {name: per_image(all_logits[name], target).sum() for name in names}
             hits = {name: hit(all_logits[name], labels).sum() for name in names}
             new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if stats else {}

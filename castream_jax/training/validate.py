@@ -78,7 +78,7 @@ def make_validation(
     labels = ("target", "target_mask") if multi_label else ("label",)
 
     def validate(state: State, frozen: Tree) -> dict[str, float]:
-        trained = {"params": state["params"], "stats": state["stats"]}
+        trained = {"params": state.get("average", state["params"]), "stats": state["stats"]}
         batches = iter(evaluation_batches(config.data, share, batch_size // jax.process_count()))
         results = []
         # A process whose share is shorter may run out of batches first: it joins the last one with padding.
