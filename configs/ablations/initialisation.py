@@ -23,7 +23,6 @@ def get_config(form: str = "cifar10") -> Config:
     check_form(form, "small", "cifar10")
     name = "Ablation: initialisation"
     config = ablation_rehearsal(name, form) if form == "small" else resnet20_on_cifar10(name)
-    config.evaluation.methods = ("gradcam", "attention")
     # From the paper's initialisation, PROJ -> CA diverges at CIFAR-10's rate of 0.1.
     slow = 0.01 if form == "cifar10" else 0.0
     config.streams = ConfigDict(
@@ -49,5 +48,6 @@ def resnet20_on_cifar10(name: str) -> Config:
     config.optimizer.update(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
     config.optimizer.update(schedule="step", decay_every=3.0, decay_factor=10.0)
     config.train.update(target="streams", loss="cross_entropy", epochs=9, batch_size=256)
-    config.evaluation.update(protocol="castream", max_images=1000, batch_size=200)
+    config.evaluation.update(protocol="castream", methods=("gradcam", "attention"), max_images=1000)
+    config.evaluation.batch_size = 200
     return config

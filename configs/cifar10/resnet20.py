@@ -8,13 +8,16 @@ The data is a folder with `train/<class>/*` and `test/<class>/*`, the weights th
     castream evaluate --config … --workdir workdirs/cifar10 (the same fields), then castream report --workdir …
 
 9 epochs of the paper's recipe in short: batch 256, rate 0.1 divided by 10 every 3 epochs, flips and shifts of 4 pixels.
+Form `:vit`: 9 epochs of the official code's other recipe in short, `common.vit_recipe`, one of them for its warm-up.
 Measured results are in docs/results.md.
 """
 
 from castream_jax.experiment.config import Config, base_config
+from common import check_form, vit_recipe
 
 
-def get_config() -> Config:
+def get_config(form: str = "") -> Config:
+    check_form(form, "vit")
     config = base_config()
     config.name = "CIFAR-10, ResNet-20"
     # The augmentation that the published weights were trained with (He et al., section 4.2).
@@ -28,4 +31,4 @@ def get_config() -> Config:
     config.optimizer.update(schedule="step", decay_every=3.0, decay_factor=10.0)
     config.train.update(target="streams", loss="cross_entropy", epochs=9, batch_size=256)
     config.evaluation.update(protocol="castream", methods=("gradcam", "attention"), max_images=0, batch_size=200)
-    return config
+    return vit_recipe(config, warmup=1, epochs=8) if form == "vit" else config

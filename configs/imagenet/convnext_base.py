@@ -24,15 +24,15 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
     castream evaluate --workdir workdirs/convnext_base
 
 Forms: `:small`, digits and a ConvNeXt-T that `:small-backbone` trains first, needs nothing; `:sample`, a few ImageNet
-images in `val/`.
+images in `val/`; `:vit`, the official code's other recipe, `common.vit_recipe`.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits_convnext, imagenet_sample
+from common import METHODS, check_form, digits_convnext, imagenet_sample, vit_recipe
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "small-backbone", "sample")
+    check_form(form, "small", "small-backbone", "sample", "vit")
     name = "ImageNet, ConvNeXt-B"
     if form.startswith("small"):
         return digits_convnext(name, train_backbone=form == "small-backbone")
@@ -57,4 +57,6 @@ def get_config(form: str = "") -> Config:
     # Paper: three methods under GAP and under the stream, on all of `val`. Ours: the attention, the baseline maps and
     # the batch, which changes no number.
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
+    if form == "vit":
+        return vit_recipe(config)
     return imagenet_sample(config) if form == "sample" else config

@@ -8,15 +8,16 @@ on all of ImageNet, IMAGENET being the folder that holds `train/` and `val/`:
     castream evaluate --workdir workdirs/lite0
 
 Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few photographs in `train/` and others in `val/`, of
-which the stream may never have seen the classes: it starts as global average pooling and learns its predictions.
+which the stream may never have seen the classes: it starts as global average pooling and learns its predictions;
+`:sample-vit`, the same under the official code's other recipe, `common.vit_recipe`.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits
+from common import METHODS, check_form, digits, vit_recipe
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "sample")
+    check_form(form, "small", "sample", "sample-vit")
     name = "ImageNet, EfficientNet-Lite0"
     if form == "small":
         return digits(name)
@@ -32,11 +33,13 @@ def get_config(form: str = "") -> Config:
     config.optimizer.update(schedule="step", decay_every=30.0, decay_factor=10.0)
     config.train.update(target="streams", loss="cross_entropy", epochs=90, batch_size=256)
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
+    if form == "sample-vit":
+        return vit_recipe(sample(config), warmup=1, epochs=11)
     return sample(config) if form == "sample" else config
 
 
 def sample(config: Config) -> Config:
-    """Few images: the stream starts as GAP, at a hundredth of the rate; from the paper's initialisation it has 2 %."""
+    """Few images: the stream starts as GAP, at a fiftieth of the rate; from the paper's initialisation it has 2 %."""
     config.name += " (a sample)"
     config.streams.ca.init = "gap"
     config.optimizer.update(learning_rate=0.002, schedule="cosine")
