@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from flax import nnx
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
 
 Head = GlobalAveragePooling | CrossAttentionStream
+
+Resize = Literal["squash", "center_crop", "none"]
 
 _Images = TypeVar("_Images", Array, np.ndarray)
 
@@ -34,9 +36,19 @@ class ImageSpec:
     """
 
     size: int
-    resize: Literal["squash", "center_crop", "none"] = "squash"
+    resize: Resize = "squash"
     class_names: tuple[str, ...] = ()
     exif_orientation: bool = False
+
+    def __post_init__(self):
+        """Raises a ValueError for what is no size, no way of resizing, or no names."""
+        if isinstance(self.size, bool) or not isinstance(self.size, int | np.integer) or self.size < 1:
+            raise ValueError(f"The size of images must be a whole number of pixels, at least 1, got {self.size!r}.")
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize must be {' or '.join(map(repr, get_args(Resize)))}, got {self.resize!r}.")
+        if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"class_names must be a sequence of names, got {self.class_names!r}.")
+        object.__setattr__(self, "class_names", tuple(self.class_names))
 
 
 def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:
@@ -91,7 +103,9 @@ class Model(nnx.Module):
         self.backbone.eval()
 
     def __call__(self, pixels: Pixels) -> dict[str, Float[Array, "b k"]]:
-        """Logits of each head."""
+        """Logits of each head; the backbone is in inference mode, whatever was done to it."""
+        if _in_training_mode(self.backbone):
+            self.backbone.eval()
         return self.logits(self.backbone.stages(pixels))
 
     def logits(
@@ -137,6 +151,24 @@ class Model(nnx.Module):
         """
         probabilities = get_protocol(protocol).probabilities
         return {name: probabilities(logits) for name, logits in self(pixels).items()}
+
+
+def check_model(model: Any) -> None:
+    """Raises a ValueError for what is no `Model`."""
+    if not isinstance(model, Model):
+        given = f"the name {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise ValueError(
+            f'A castream.Model is needed, got {given}: castream.Model(backbone, {{"gap": '
+            "castream.GlobalAveragePooling()}) makes one of a backbone."
+        )
+
+
+def _in_training_mode(module: nnx.Module) -> bool:
+    return any(
+        isinstance(node, nnx.Module)
+        and (getattr(node, "use_running_average", None) is False or getattr(node, "deterministic", None) is False)
+        for _, node in nnx.iter_graph(module)
+    )
 
 
 def _check_constants(model: Model) -> None:

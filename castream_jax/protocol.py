@@ -7,10 +7,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from typing import Any, Literal, get_args, get_origin
 
 import jax
 from jaxtyping import Array, Float
+
+from castream_jax.allowed import Allowed, above, at_least, within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +102,10 @@ class Protocol:
             if get_origin(field.type) is Literal and value not in choices:
                 known = " or ".join(map(repr, choices))
                 raise ValueError(f"A protocol's {field.name} must be {known}, got {value!r}.")
-        if self.blur_size < 1 or self.blur_size % 2 == 0:
-            raise ValueError(
-                f"A protocol's blur_size must be odd, so that the kernel has a centre; got {self.blur_size}."
-            )
-        if self.rows_per_step < 1 or self.num_steps < 0:
-            raise ValueError(
-                "A protocol's rows_per_step must be positive, and num_steps positive or 0; "
-                f"got {self.rows_per_step} and {self.num_steps}."
-            )
-
+        for name, allowed in _RANGES.items():
+            value = getattr(self, name)
+            if not math.isfinite(value) or not allowed.includes(value):
+                raise ValueError(f"A protocol's {name} must be {allowed.words}, got {value!r}.")
         object.__setattr__(self, "name", self._own_name())
 
     def _own_name(self) -> str:
@@ -149,6 +146,21 @@ _TYPES: dict[Any, Any] = {str: str, int: int, float: int | float, int | None: in
 
 # Between the name of a protocol and what a variant of it changes.
 _VARIANT = " with "
+
+
+_RANGES = {
+    "scorecam_channels": at_least(0),
+    "rise_masks": at_least(1),
+    "rise_cells": at_least(1),
+    "rise_probability": Allowed(lambda value: 0 < value < 1, "greater than 0 and less than 1"),
+    "opticam_steps": at_least(1),
+    "opticam_learning_rate": above(0),
+    "blur_size": Allowed(lambda value: value > 0 and value % 2 == 1, "odd, so that the kernel has a centre"),
+    "blur_sigma": at_least(0.1),
+    "rows_per_step": at_least(1),
+    "num_steps": at_least(0),
+    "seed": within(0, 2**32 - 1),
+}
 
 
 def _described(declared: Any) -> str:

@@ -3,7 +3,9 @@
 Axes: b image, p = h w positions of a stage, d channels of that stage, n attention head, c = d / n channels of a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import itertools
 import math
 from typing import Literal
 
@@ -216,7 +218,7 @@ class CrossAttentionStream(nnx.Module):
                 f"This stream reads stages of {expected} channels from S{self.start_stage} on; "
                 f"the {len(stages)} given stages have {[stage.shape[-1] for stage in stages]}."
             )
-        token = self._first_token(stages[-1], query)
+        token, drop = self._first_token(stages[-1], query), self._dropout(dropout_keys)
         all_logits = []
         for features, attend, project in zip(
             stages[self.start_stage :], self.attentions, self.projections, strict=True
@@ -224,21 +226,25 @@ class CrossAttentionStream(nnx.Module):
             batch, height, width, dim = features.shape
             tokens = features.reshape(batch, height * width, dim).astype(jnp.float32)
             logits = attend.logits(token, tokens)
-            attention = self._dropped(jax.nn.softmax(logits), dropout_keys, 2 * len(all_logits))
-            token = project(attend.pool(attention, tokens))
-            token = self._dropped(token, dropout_keys, 2 * len(all_logits) + 1)
+            token = drop(project(attend.pool(drop(jax.nn.softmax(logits)), tokens)))
             all_logits.append(logits.reshape(batch, self.num_heads, height, width))
         return token, tuple(all_logits)
 
-    def _dropped(
-        self, values: Float[Array, "b ..."], keys: Key[Array, " b"] | None, number: int
-    ) -> Float[Array, "b ..."]:
-        """Each value 0 with the stream's probability, else divided by that of staying, as PyTorch's Dropout does."""
+    def _dropout(self, keys: Key[Array, " b"] | None) -> Callable[[Array], Array]:
+        """Sets each value to 0 with the stream's probability, else divides it by that of staying, as PyTorch's Dropout.
+
+        What is given first, second, … is drawn apart. Without keys, it does nothing.
+        """
         if keys is None or not self.dropout:
-            return values
-        stay = 1 - self.dropout
-        kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), stay, values.shape[1:]))(keys)
-        return jnp.where(kept, values / stay, 0)
+            return lambda values: values
+        stay, number = 1 - self.dropout, itertools.count()
+
+        def drop(values: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+            own = jax.vmap(functools.partial(jax.random.fold_in, data=next(number)))(keys)
+            kept = jax.vmap(lambda key: jax.random.bernoulli(key, stay, values.shape[1:]))(own)
+            return jnp.where(kept, values / stay, 0)
+
+        return drop
 
     def _first_token(self, stage: Float[Array, "b hl wl dl"], query: Int[Array, " b"] | None) -> Float[Array, "b d"]:
         if self.num_queries == 1:

@@ -42,9 +42,11 @@ FLOORS = {
     "weights": "parameters in files: reading, writing, names, download",
     "layers": "textbook layers",
     "kernels": "how a layer or a loop is computed on a platform",
+    "concrete": "range and finiteness of arrays whose values are there",
     "data": "sources, decoding, transforms, loaders",
     "runtime": "what the process needs: mesh, processes, caches, progress, atomic files",
     "plugins": "other distributions' backbones, methods and sources",
+    "allowed": "which values a field may have",
     "version": "the version",
 }
 

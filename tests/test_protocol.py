@@ -16,7 +16,7 @@ def other_values(field: dataclasses.Field, value: object) -> list:
     """Allowed values of a field that are not `value`."""
     if choices := [choice for choice in get_args(field.type) if isinstance(choice, str)]:
         return [choice for choice in choices if choice != value]
-    return [1, 3, 0.25] if field.type is float else [7, 9]
+    return [0.25, 0.75] if field.type is float else [7, 9]
 
 
 def test_hash_depends_on_every_field_but_the_name():
@@ -55,8 +55,15 @@ def test_protocols_are_frozen():
     [
         ({"masked_space": "normalized"}, "masked_space must be 'pixels' or 'normalised', got 'normalized'."),
         ({"blur_size": 4}, "blur_size must be odd"),
-        ({"rows_per_step": 0}, "rows_per_step must be positive"),
-        ({"num_steps": -1}, "num_steps positive or 0"),
+        ({"rows_per_step": 0}, "rows_per_step must be at least 1, got 0"),
+        ({"blur_sigma": -5.0}, r"blur_sigma must be at least 0\.1, got -5\.0"),
+        ({"blur_sigma": float("nan")}, r"blur_sigma must be at least 0\.1, got nan"),
+        ({"rise_probability": 2.0}, r"rise_probability must be greater than 0 and less than 1, got 2\.0"),
+        ({"rise_masks": 0}, "rise_masks must be at least 1, got 0"),
+        ({"opticam_steps": 0}, "opticam_steps must be at least 1, got 0"),
+        ({"opticam_learning_rate": -1}, "opticam_learning_rate must be greater than 0, got -1"),
+        ({"scorecam_channels": -5}, "scorecam_channels must be at least 0, got -5"),
+        ({"num_steps": -1}, "num_steps must be at least 0, got -1"),
         ({"target_stage": "layer4"}, "target_stage must be a whole number or None, got 'layer4'."),
         ({"seed": True}, "seed must be a whole number, got True."),
         ({"name": 3}, "name must be text, got 3."),

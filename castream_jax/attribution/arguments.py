@@ -15,10 +15,9 @@ import numpy as np
 
 from castream_jax.attribution.methods import METHODS, parse_method
 from castream_jax.backbones.backbone import AnyArray
+from castream_jax.concrete import check_range, extremes, is_concrete
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
-
-_ROUNDING = 1e-3  # resizing and 16-bit formats leave [0, 1] by less
 
 
 def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
@@ -57,16 +56,6 @@ def native(values: AnyArray) -> AnyArray:
     return values
 
 
-def check_range(what: str, values: AnyArray, hint: str) -> None:
-    """Raises a ValueError if concrete `values` are not finite or not in [0, 1]."""
-    if _is_concrete(values):
-        low, high = _extremes(values)
-        if not np.isfinite([low, high]).all():
-            raise ValueError(f"{what} must be finite, got NaN or infinity: look at how they were made.")
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
-            raise ValueError(f"{what} must lie in [0, 1], got {low:.4g} … {high:.4g}: {hint}.")
-
-
 def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -> Int32[Array, " b"]:
     """`labels` as int32 `[B]`, or a ValueError that says what is wrong with them."""
     if not isinstance(labels, Tracer | jax.Array):
@@ -80,8 +69,8 @@ def check_labels(model: Model, pixels: AnyArray, labels: Int[AnyArray, "..."]) -
         raise ValueError(
             f"labels must be [B] = [{pixels.shape[0]}], one class per image, got {list(jnp.shape(labels))}."
         )
-    if _is_concrete(labels):
-        low, high = map(int, _extremes(labels))
+    if is_concrete(labels):
+        low, high = map(int, extremes(labels))
         if low < 0 or high >= model.backbone.num_classes:
             raise ValueError(f"labels must lie in 0 … {model.backbone.num_classes - 1}, got {low} … {high}.")
     return jnp.asarray(labels, jnp.int32)
@@ -136,7 +125,7 @@ def check_probability(model: Model, protocol: Protocol) -> None:
 
 def check_finite(outputs: Mapping[tuple[str, str], Sequence[AnyArray]]) -> None:
     """Raises a ValueError if what was computed of a (head, method), `[B, …]`, is concrete and not finite."""
-    concrete = {key: list(values) for key, values in outputs.items() if all(map(_is_concrete, values))}
+    concrete = {key: list(values) for key, values in outputs.items() if all(map(is_concrete, values))}
     if not concrete:
         return
     finite_of = dict(zip(concrete, np.asarray(_are_finite(list(concrete.values()))), strict=True))
@@ -151,25 +140,6 @@ def check_finite(outputs: Mapping[tuple[str, str], Sequence[AnyArray]]) -> None:
 def needs_chunk(methods: Sequence[str]) -> bool:
     """Whether any of `methods` reads `Inputs.chunk`."""
     return any(parse_method(text).method.chunked for text in methods)
-
-
-def _is_concrete(values: Any) -> bool:
-    """Whether this process has the values themselves, all of them."""
-    return not isinstance(values, Tracer) and getattr(values, "is_fully_addressable", True)
-
-
-def _extremes(values: AnyArray) -> tuple[float, float]:
-    """Least and greatest value, NaN where there is one."""
-    if isinstance(values, np.ndarray):
-        return float(values.min()), float(values.max())
-    low, high = jax.device_get(_extremes_on_device(values))
-    return float(low), float(high)
-
-
-# One program each: operation by operation, an accelerator compiles and waits for every one.
-@jax.jit
-def _extremes_on_device(values: Array) -> tuple[Array, Array]:
-    return values.min(), values.max()
 
 
 @jax.jit

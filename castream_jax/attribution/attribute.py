@@ -18,7 +18,7 @@ from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.methods import parse_method, scores_of
 from castream_jax.attribution.saliency import min_max, upsample
 from castream_jax.backbones.backbone import AnyArray
-from castream_jax.model import Model
+from castream_jax.model import Model, check_model
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 
@@ -54,6 +54,7 @@ def attribute(
         ValueError: for an unknown method or protocol; pixels or labels of another type, shape or range; a method or
             target stage that the model does not have; or maps that are not finite.
     """
+    check_model(model)
     pixels = check_pixels(pixels)
     labels = check_labels(model, pixels, labels)
     protocol = get_protocol(protocol)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Shaped
 import numpy as np
 
+from castream_jax.concrete import check_range
+
 # What users pass: NumPy's arrays or JAX's.
 AnyArray: TypeAlias = Array | np.ndarray
 
@@ -133,6 +135,7 @@ class Backbone(nnx.Module):
             raise ValueError(
                 f"pixels must be floating point [B, H, W, 3] in [0, 1], got {pixels.dtype} {list(pixels.shape)}."
             )
+        check_range("pixels", pixels, "the model normalises them itself, and 8-bit values are divided by 255")
         if min(pixels.shape[1:3]) < self.stride:
             raise ValueError(
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "

@@ -88,6 +88,8 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
         ValueError: for an unknown name, with the nearest known ones, impossible taps, or fewer classes than one.
     """
     architecture = get_architecture(name)
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"rngs must be a flax.nnx.Rngs, such as nnx.Rngs(0), got {rngs!r}.")
     options = {} if taps is None or taps == "official" else {"taps": taps}
     if num_classes is None:
         num_classes = architecture.num_classes

@@ -1,40 +1,13 @@
 """Which values the fields of a config may have, whatever the others are: one table, looked up before work begins."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
+from castream_jax.allowed import Allowed, above, at_least, below, one_of, within
 from castream_jax.experiment.config import Config
 
 LARGEST_SIDE = 8192  # of the model's input, in pixels: one image in float32 is 768 MiB
-
-
-class Allowed(NamedTuple):
-    """Whether a value is one of these, in code and in words that follow "must be"."""
-
-    includes: Callable[[Any], bool]
-    words: str
-
-
-def at_least(least: float) -> Allowed:
-    return Allowed(lambda value: value >= least, f"at least {least}")
-
-
-def above(bound: float) -> Allowed:
-    return Allowed(lambda value: value > bound, f"greater than {bound}")
-
-
-def within(low: float, high: float) -> Allowed:
-    return Allowed(lambda value: low <= value <= high, f"between {low} and {high}")
-
-
-def below(high: float) -> Allowed:
-    return Allowed(lambda value: 0 <= value < high, f"at least 0 and less than {high}")
-
-
-def one_of(*values: str) -> Allowed:
-    return Allowed(lambda value: value in values, " or ".join(map(repr, values)))
-
 
 _SEED = within(0, 2**32 - 1)  # what grain and JAX take
 

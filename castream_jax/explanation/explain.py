@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, UInt8
 import numpy as np
 
 from castream_jax.attribution import Inputs, saliency_maps
-from castream_jax.attribution.arguments import check_chunk, check_methods, check_texts, needs_chunk
+from castream_jax.attribution.arguments import check_chunk, check_methods, check_probability, check_texts, needs_chunk
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.data.decode import UnreadableImageError
@@ -19,7 +19,7 @@ from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.class_number import class_number
 from castream_jax.explanation.explanation import Explanation
 from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
-from castream_jax.model import ImageSpec, Model, to_unit_range
+from castream_jax.model import ImageSpec, Model, check_model, to_unit_range
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 from castream_jax.stream import CrossAttentionStream
@@ -101,9 +101,11 @@ def explain_many(
     if not are_images(images):
         hint = ": explain takes one" if is_image(images) else ""
         raise TypeError(f"explain_many takes several images, got {_described(images)}{hint}.")
+    check_model(model)
     spec = image_spec(model)
     model = _with_heads(model, heads)
     protocol = get_protocol(protocol)
+    check_probability(model, protocol)
     names = check_methods(model, default_methods(model) if methods is None else methods, protocol)
     target = -1 if label is None else class_number(label, spec.class_names, model.backbone.num_classes)
     protocol = dataclasses.replace(protocol, target_class="predicted" if label is None else "label")

@@ -195,10 +195,16 @@ class Explanation:
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
 
+        taken: set[str] = set()
+
         def write(image: Image.Image, name: str) -> str:
-            with replacing(folder / f"{_file_name(name)}.png") as temporary:
+            stem = name = _file_name(name)
+            while name.lower() in taken:  # heads that differ in what a file's name cannot have
+                name = f"{stem}-{len(taken)}"
+            taken.add(name.lower())
+            with replacing(folder / f"{name}.png") as temporary:
                 image.save(temporary, compress_level=1)  # a third of the time for a little more disk
-            return str(folder / f"{_file_name(name)}.png")
+            return str(folder / f"{name}.png")
 
         maps, attention = self._map_tiles(), self._attention_tiles()
         sheet = self._sheet(maps, attention)

@@ -131,6 +131,8 @@ def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
         name = readable_name(getattr(image, "filename", "") or "image")
         orientation = orientation_of(image)
         with naming(name, decoding):
+            if 0 in image.size:
+                raise ValueError("it has no pixels")
             return name, to_rgb(image, exif_orientation), orientation
     if not hasattr(image, "__array__"):
         raise TypeError(f"An image is a path, a PIL image or an array, got {type(image).__name__}.")

@@ -39,7 +39,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
                              "for it.")  # fmt: skip
         if (folder / "model.json").is_file():
             recipe = (describe_pretrained(folder).config or {}).get("train", {})
-            return load_pretrained(folder), _protocol("castream", recipe.get("loss", ""))
+            model = load_pretrained(folder)
+            return model, _protocol("castream", recipe.get("loss", ""), model.backbone.num_classes)
         workdir = Workdir.at(folder)
         if workdir.config.is_file():
             return _trained_model(workdir)
@@ -54,12 +55,14 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     if not weights:
         raise ValueError(f"No weights of {source} are published: give a file with --weights.")
     backbone = load_backbone(source, weights, num_classes=num_classes)
-    return Model(backbone, {"gap": GlobalAveragePooling()}), get_protocol("castream")
+    return Model(backbone, {"gap": GlobalAveragePooling()}), _protocol("castream", "", backbone.num_classes)
 
 
 def _trained_model(workdir: Workdir) -> tuple[Model, Protocol]:
     config = workdir.open_config()
-    images = ImageSpec(config.data.image_size, config.data.resize, class_names_of(config, workdir))
+    images = ImageSpec(
+        config.data.image_size, config.data.resize, class_names_of(config, workdir), config.data.exif_orientation
+    )
     if config.train.target == "backbone" and workdir.backbone.is_file():
         backbone = load_backbone(
             config.backbone.name,
@@ -72,13 +75,13 @@ def _trained_model(workdir: Workdir) -> tuple[Model, Protocol]:
     else:
         model = restore_model(config, workdir)
     model.images = dataclasses.replace(images, class_names=_fitting(images.class_names, model))
-    return model, _protocol(config.evaluation.protocol, config.train.loss)
+    return model, _protocol(config.evaluation.protocol, config.train.loss, model.backbone.num_classes)
 
 
-def _protocol(name: str, loss: str) -> Protocol:
-    """The protocol of that name, for the loss that the streams were trained by."""
+def _protocol(name: str, loss: str, num_classes: int) -> Protocol:
+    """The protocol of that name, for the loss that the streams were trained by; one class has no softmax."""
     protocol = get_protocol(name)
-    if loss == "binary_cross_entropy":
+    if loss == "binary_cross_entropy" or num_classes == 1:
         return dataclasses.replace(protocol, probability="sigmoid")
     return protocol
 

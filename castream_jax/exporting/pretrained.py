@@ -19,7 +19,7 @@ from castream_jax.exporting.arrays import ARRAYS_FILE, build_heads, read_model
 from castream_jax.exporting.description import INCLUDED, Description, describe, read_description
 from castream_jax.exporting.formats import STREAMS_FOLDER, write_pretrained
 from castream_jax.exporting.hub import local_folder
-from castream_jax.model import Model
+from castream_jax.model import Model, check_model
 
 
 def save_pretrained(
@@ -45,6 +45,7 @@ def save_pretrained(
         ValueError: if there are other class names than classes, the trunk is not that of the weights, or parameters
             are not float32.
     """
+    check_model(model)
     write_pretrained(model, describe(model, trunk=trunk, config=config, evaluation=evaluation), directory)
 
 

@@ -30,7 +30,7 @@ from castream_jax.kernels.chunks import map_chunks
 from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import causal, masking
 from castream_jax.metrics.changed_images import ChangedImage, Changes, changes_for, painter
-from castream_jax.model import Model, class_values
+from castream_jax.model import Model, check_model, class_values
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 
@@ -79,6 +79,7 @@ def score(
         ValueError: for a map of an unknown head, another batch size or range, pixels or labels that do not fit, an
             unknown metric, a softmax over one class, or a model whose output is not finite.
     """
+    check_model(model)
     pixels = check_pixels(pixels)
     protocol = get_protocol(protocol)
     check_probability(model, protocol)
@@ -102,7 +103,7 @@ def _check_maps(model: Model, pixels: Float[Array, "b height width 3"], maps: An
         raise ValueError(f"maps are {{(head, method): array}}, as `attribute` returns them, got {type(maps).__name__}.")
     checked = {}
     for key, saliency in maps.items():
-        if not (isinstance(key, tuple) and len(key) == 2):
+        if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(name, str) for name in key)):
             raise ValueError(f"maps are named by (head, method), as `attribute` names them, got {key!r}.")
         head, method = key
         if head not in model.heads:

@@ -134,6 +134,16 @@ def test_models_are_made_of_backbones_and_named_heads(small_model):
             castream.Model(given, heads)
     with pytest.raises(ValueError, match=r"pixels must be an array .*, got list"):
         small_model(PIXELS.tolist())
+    with pytest.raises(ValueError, match=r"pixels must lie in \[0, 1\], got 0\.\d+ … 25\d"):
+        small_model.predict(255 * PIXELS)
+    needed = r"A castream\.Model is needed, got a CifarResNet: castream\.Model\(backbone, .* makes one"
+    for call in (castream.attribute, lambda *given: castream.score(*given, MAPS)):
+        with pytest.raises(ValueError, match=needed):
+            call(backbone, PIXELS, LABELS)
+    with pytest.raises(ValueError, match="got the name 'resnet50'"):
+        castream.explain("resnet50", PIXELS[0])
+    with pytest.raises(ValueError, match=r"rngs must be a flax\.nnx\.Rngs, such as nnx\.Rngs\(0\), got 0"):
+        castream.create_backbone("cifar_resnet8", rngs=0)
     with pytest.raises(ValueError, match=r"stage_dims are numbers, backbone\.stage_dims, got "):
         castream.CrossAttentionStream(backbone, rngs=nnx.Rngs(0))
     for number, sentence in (
@@ -146,6 +156,23 @@ def test_models_are_made_of_backbones_and_named_heads(small_model):
     for taps in ("layer4", ["layer4"], 3):
         with pytest.raises(ValueError, match="taps must be 'official', 'stages' or numbers of boundaries, got"):
             castream.create_backbone("cifar_resnet8", 2, rngs=nnx.Rngs(0), taps=taps)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"size": 0}, "a whole number of pixels, at least 1, got 0"),
+        ({"size": "64"}, "a whole number of pixels, at least 1, got '64'"),
+        ({"resize": "centre_crop"}, "resize must be 'squash' or 'center_crop' or 'none', got 'centre_crop'"),
+        ({"class_names": "abc"}, "a sequence of names, got 'abc'"),
+        ({"class_names": [1, 2]}, r"a sequence of names, got \[1, 2\]"),
+    ],
+)
+def test_how_images_come_to_a_model_is_checked(fields: dict, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        castream.ImageSpec(**{"size": 64} | fields)
+    assert castream.ImageSpec(64, class_names=["a", "b"]).class_names == ("a", "b")
 
 
 def test_inside_a_trace_nothing_is_checked(small_model):

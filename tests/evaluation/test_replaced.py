@@ -19,6 +19,7 @@ def results(workdir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_a_mistake_takes_nothing_away(tiny_config, trained_workdir: Path):
     config = tiny_config(evaluation={"methods": ("attention",), "max_images": 10})
     evaluate(config, trained_workdir)

@@ -240,7 +240,9 @@ def test_a_workdir_has_its_heads_its_transform_and_its_names(tiny_config, traine
     np.testing.assert_allclose(best["probability"], explained.probabilities["ca"].max(), rtol=1e-4)
 
     # Trained for several labels per image, a class's probability is the sigmoid of its own logit.
-    (workdir / "config.json").write_text(tiny_config(train={"loss": "binary_cross_entropy"}).to_json())
+    config = tiny_config(train={"loss": "binary_cross_entropy"}, data={"exif_orientation": True})
+    (workdir / "config.json").write_text(config.to_json())
+    assert open_named_model(str(workdir))[0].images.exif_orientation
     document = explain_json(capsys, photos / "a", "--model", workdir, "--out", tmp_path / "out")
     assert document["protocol"]["name"] == "castream with target_class=predicted, probability=sigmoid"
     probability = document["images"][0]["heads"]["ca"]["predictions"][0]["probability"]

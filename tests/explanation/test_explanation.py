@@ -406,6 +406,20 @@ def test_saved_files(explanation, tmp_path):
     assert "default-src 'none'" in Path(files["page"]).read_text()
 
 
+def test_heads_of_nearly_one_name_have_pictures_of_their_own(explanation, tmp_path):
+    (saliency,) = [saliency for key, saliency in explanation.maps.items() if key == ("gap", "gradcam")]
+    names = ("a b", "a-b", "a/b")
+    other = dataclasses.replace(
+        explanation,
+        probabilities=dict.fromkeys(names, explanation.probabilities["gap"]),
+        classes=dict.fromkeys(names, 0),
+        maps={(name, "gradcam"): saliency for name in names},
+        attention={},
+    )
+    files = [path for of_head in other.save(tmp_path)["overlays"].values() for path in of_head.values()]
+    assert len({path for path in files if Path(path).is_file()}) == 3
+
+
 def test_exports_keep_the_images_and_the_names_of_classes(model, explanation, photo, tmp_path):
     castream.save_pretrained(model, tmp_path / "export")
     restored = castream.load_pretrained(tmp_path / "export")
