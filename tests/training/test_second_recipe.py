@@ -1,6 +1,7 @@
 """Mixing, dropout, moving average, AdamW and clipping: each against PyTorch, torchvision or its closed form."""
 
 from pathlib import Path
+from typing import Any
 
 import chex
 from flax import nnx
@@ -87,7 +88,7 @@ def test_adamw_is_pytorchs_with_clipping_and_a_cosine_after_the_warm_up(torch):
     config.train.clip = 0.5
     optimizer, rates = make_optimizer(config, steps_per_epoch=3, steps=3 * 110)
     rng = np.random.default_rng(0)
-    ours = {"heads": {"ca": {"kernel": jnp.asarray(rng.standard_normal((3, 2)), jnp.float32)}}}
+    ours: Any = {"heads": {"ca": {"kernel": jnp.asarray(rng.standard_normal((3, 2)), jnp.float32)}}}
     theirs = torch.nn.Parameter(torch.tensor(np.asarray(ours["heads"]["ca"]["kernel"])))
     torch_optimizer = torch.optim.AdamW([theirs], lr=9e-3, weight_decay=0.3)
     state = optimizer.init(ours)
