@@ -1,6 +1,5 @@
 """`train`: from a config to checkpoints in a workdir. Running it again continues where it stopped."""
 
-from collections.abc import Callable
 import os
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from flax import nnx
 import jax
 from jax.sharding import Mesh
 import numpy as np
-import optax
 
 from castream_jax.backbones import save_torch_weights
 from castream_jax.data import (
@@ -27,20 +25,21 @@ from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.lock import only_one
-from castream_jax.experiment.model_parts import ModelParts, model_parts
+from castream_jax.experiment.model_parts import model_parts
 from castream_jax.experiment.origins import check_training_images, config_in_place, keep_origins
 from castream_jax.experiment.restore import frozen_fingerprint
 from castream_jax.experiment.selection import validated_split
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
-from castream_jax.runtime.mesh import data_mesh, replicate, replicated, shard_batch, split_over_images
+from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 from castream_jax.runtime.progress import Progress
+from castream_jax.training.compiled_step import compiled_step, inputs_of
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.meter import Length, Meter
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.profile import StepProfile
 from castream_jax.training.recipe import check_recipe, open_training_data, remarks
-from castream_jax.training.step import State, initial_state, make_train_step
+from castream_jax.training.step import State, initial_state
 from castream_jax.training.termination import Termination
 from castream_jax.training.validate import make_validation
 
@@ -78,7 +77,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     parts = model_parts(model, config.train.target, config.train.batch_norm)
     optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
     state, frozen = replicate((initial_state(parts, optimizer), parts.frozen), mesh)
-    step_fn = _compiled_step(config, parts, optimizer, mesh)
+    step_fn = compiled_step(config, parts, optimizer, mesh)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
     validate = make_validation(config, parts, mesh, source.class_names, progress.say)
 
@@ -162,25 +161,7 @@ def _open_batches(config: Config, source: Source) -> Batches:
 
 def _inputs(config: Config, batch: Batch) -> dict[str, np.ndarray]:
     """What the training step reads of a batch."""
-    labels = {"cross_entropy": ["label"], "binary_cross_entropy": ["target"], "distillation": []}[config.train.loss]
-    return {key: batch[key] for key in ("pixels", *labels)}
-
-
-def _compiled_step(
-    config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[..., State]:
-    """The training step of a batch that the devices of the mesh share; it gives the state's memory to the next one."""
-    step = make_train_step(
-        parts,
-        optimizer,
-        loss=config.train.loss,
-        label_smoothing=config.train.label_smoothing,
-        accumulate=config.train.accumulate,
-        mesh=mesh,
-    )
-    whole = replicated(mesh)
-    shardings = (whole, whole, split_over_images(mesh))
-    return jax.jit(step, in_shardings=shardings, out_shardings=whole, donate_argnums=0)
+    return {key: batch[key] for key in inputs_of(config.train.loss)}
 
 
 def _export_backbone(model: Model, state: State, path: Path) -> None:
