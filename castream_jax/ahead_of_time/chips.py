@@ -14,30 +14,27 @@ _ELSEWHERE = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_ID": "0",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes may compile; a chip would be for one alone
 }
 
 
 class Chip(NamedTuple):
-    """What Google's documentation of Cloud TPU gives for a chip.
+    """What Google's documentation of Cloud TPU says of a chip.
 
     Attributes:
         name: as topologies are called.
         memory_bytes: HBM.
-        flops: bfloat16 operations per second, at most.
-        bytes_per_second: between HBM and the chip, at most.
     """
 
     name: str
     memory_bytes: int
-    flops: float
-    bytes_per_second: float
 
 
 _CHIPS = {
-    "TPU v4": Chip("v4", 32 * 2**30, 275e12, 1228e9),
-    "TPU v5 lite": Chip("v5e", 16 * 2**30, 197e12, 819e9),
-    "TPU v5": Chip("v5p", 95 * 2**30, 459e12, 2765e9),
-    "TPU v6 lite": Chip("v6e", 32 * 2**30, 918e12, 1640e9),
+    "TPU v4": Chip("v4", 32 * 2**30),
+    "TPU v5 lite": Chip("v5e", 16 * 2**30),
+    "TPU v5": Chip("v5p", 95 * 2**30),
+    "TPU v6 lite": Chip("v6e", 32 * 2**30),
 }
 
 
@@ -56,19 +53,19 @@ def compile_only_devices(topology: str) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        said = str(error).strip().splitlines()[0].partition(": ")[2].rstrip(".")
+        said = " ".join(str(error).split()).rpartition("INVALID_ARGUMENT: ")[2].rstrip(".")
         raise ValueError(
             f"libtpu knows no topology {topology!r} ({said}): give one such as v5e:2x2, v5p:2x2x1 or v6e:16x16."
         ) from error
 
 
 def chip_of(device: jax.Device) -> Chip:
-    """The figures of a device's chip.
+    """The name and the memory of a device's chip.
 
     Raises:
-        ValueError: for a chip whose figures are not known here.
+        ValueError: for a chip whose memory is not known here.
     """
     if device.device_kind not in _CHIPS:
         known = ", ".join(chip.name for chip in _CHIPS.values())
-        raise ValueError(f"Memory and speed of a {device.device_kind!r} are not known here: choose from {known}.")
+        raise ValueError(f"The memory of a {device.device_kind!r} is not known here: choose from {known}.")
     return _CHIPS[device.device_kind]
