@@ -7,6 +7,7 @@ import sys
 
 from castream_jax.commands import (
     bench,
+    compile,
     completion,
     convert,
     data,
@@ -38,6 +39,7 @@ COMMANDS = (
     convert,
     export,
     bench,
+    compile,
     data,
     doctor,
 )

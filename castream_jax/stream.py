@@ -20,6 +20,7 @@ from castream_jax.kernels.precision import PRECISION
 from castream_jax.kernels.product import product
 from castream_jax.kernels.times_transposed import times_transposed
 from castream_jax.layers import linear
+from castream_jax.runtime.built_at_once import built_at_once
 from castream_jax.weights.names import check_names, check_values, without_wrappers
 
 # S0 … SL, each of its own size.
@@ -161,32 +162,17 @@ class CrossAttentionStream(nnx.Module):
         self.num_heads = num_heads
         self.use_bias = use_bias
         self.dropout = dropout
-        self.cls_token = nnx.Param(1.0 + jax.random.normal(rngs.params(), (num_queries, dims[0])))
-        self.attentions = nnx.List(
-            [
-                CrossAttention(num_heads)
-                if block == "ca"
-                else ProjectedCrossAttention(dim, num_heads, use_bias=use_bias, rngs=rngs)
-                for dim in dims
-            ]
+        drawn = built_at_once(
+            _drawn,
+            rngs,
+            dims=dims,
+            block=block,
+            num_queries=num_queries,
+            num_heads=num_heads,
+            use_bias=use_bias,
+            init=init,
         )
-        self.projections = nnx.List(
-            [
-                linear(dim, next_dim, rngs, use_bias=use_bias, kernel_init=_xavier, bias_init=_torch_bias_init(dim))
-                for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
-            ]
-        )
-        if init == "gap":
-            self._start_as_average_pooling()
-
-    def _start_as_average_pooling(self) -> None:
-        if len(self.projections) == 1:
-            self.cls_token[...] = jnp.zeros_like(self.cls_token[...])
-        else:
-            _set_linear(self.projections[-2], 0)
-        _set_linear(self.projections[-1], 1)
-        if isinstance(last := self.attentions[-1], ProjectedCrossAttention):
-            _set_linear(last.value, 1)
+        self.cls_token, self.attentions, self.projections = drawn.cls_token, drawn.attentions, drawn.projections
 
     def __call__(
         self, stages: Stages, query: Int[Array, " b"] | None = None, dropout_keys: Key[Array, " b"] | None = None
@@ -255,6 +241,42 @@ class CrossAttentionStream(nnx.Module):
                 "(the label in training, the GAP prediction at inference)."
             )
         return self.cls_token[...][query]
+
+
+def _drawn(
+    *, dims: tuple[int, ...], block: str, num_queries: int, num_heads: int, use_bias: bool, init: str, rngs: nnx.Rngs
+) -> nnx.Dict:
+    """The modules of a `CrossAttentionStream`, by its attributes."""
+    modules = nnx.Dict(
+        cls_token=nnx.Param(1.0 + jax.random.normal(rngs.params(), (num_queries, dims[0]))),
+        attentions=nnx.List(
+            [
+                CrossAttention(num_heads)
+                if block == "ca"
+                else ProjectedCrossAttention(dim, num_heads, use_bias=use_bias, rngs=rngs)
+                for dim in dims
+            ]
+        ),
+        projections=nnx.List(
+            [
+                linear(dim, next_dim, rngs, use_bias=use_bias, kernel_init=_xavier, bias_init=_torch_bias_init(dim))
+                for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
+            ]
+        ),
+    )
+    if init == "gap":
+        _start_as_average_pooling(modules)
+    return modules
+
+
+def _start_as_average_pooling(modules: nnx.Dict) -> None:
+    if len(modules.projections) == 1:
+        modules.cls_token[...] = jnp.zeros_like(modules.cls_token[...])
+    else:
+        _set_linear(modules.projections[-2], 0)
+    _set_linear(modules.projections[-1], 1)
+    if isinstance(last := modules.attentions[-1], ProjectedCrossAttention):
+        _set_linear(last.value, 1)
 
 
 def _set_linear(layer: nnx.Linear, factor: int) -> None:

@@ -25,6 +25,7 @@ FLOORS = {
     "__main__": "`python -m castream_jax`",
     "cli": "the command line's parser",
     "commands": "one file per command",
+    "ahead_of_time": "programs compiled for chips that are not there",
     "reproduce": "the paper's tables and figures as data, plans and runs",
     "explanation": "what a model saw in one image",
     "exporting": "a model as files for others",

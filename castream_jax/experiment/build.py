@@ -1,13 +1,13 @@
 """The model that a config describes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 from pathlib import Path
 import re
 
 from flax import nnx
 
-from castream_jax.backbones import Backbone, OtherClassesError, create_backbone, load_backbone
+from castream_jax.backbones import Backbone, OtherClassesError, abstract_backbone, create_backbone, load_backbone
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
@@ -110,7 +110,25 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
 def open_model(config: Config) -> Model:
     """The backbone with GAP and, unless the backbone itself is the target of training, the streams."""
     backbone = open_backbone(config)
-    streams = open_streams(config, backbone) if config.train.target == "streams" else {}
+    return _with_heads(config, backbone, open_streams(config, backbone) if config.train.target == "streams" else {})
+
+
+def abstract_model(config: Config) -> Model:
+    """The model of `config` without values, a `jax.ShapeDtypeStruct` for each: no weights are read.
+
+    Raises:
+        ValueError: for a backbone or streams that cannot be.
+    """
+    with _fields_of("config.backbone"):
+        backbone = abstract_backbone(config.backbone.name, config.backbone.num_classes, taps=config.backbone.taps)
+    backbone.dtype = config.backbone.dtype
+    streams = {}
+    if config.train.target == "streams":
+        streams = nnx.eval_shape(lambda: nnx.Dict(open_streams(config, backbone)))
+    return _with_heads(config, backbone, streams)
+
+
+def _with_heads(config: Config, backbone: Backbone, streams: Mapping[str, CrossAttentionStream]) -> Model:
     images = ImageSpec(config.data.image_size, config.data.resize, exif_orientation=config.data.exif_orientation)
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
 
