@@ -37,6 +37,7 @@ FLOORS = {
     "metrics": "numbers from maps: masking, insertion and deletion, recognition, localisation",
     "attribution": "maps from a model: CAM and its family, Score-CAM, attention",
     "model": "a backbone and its named heads",
+    "stream_weights": "a stream's weights under the official names",
     "stream": "the paper: cross attention, projection, CLS token",
     "protocol": "the choices that turn maps into numbers",
     "backbones": "frozen trunks and their classifiers",
