@@ -112,6 +112,12 @@ def open_model(config: Config) -> Model:
     return _with_heads(config, backbone, open_streams(config, backbone) if config.train.target == "streams" else {})
 
 
+def model_to_restore(config: Config) -> Model:
+    """As `open_model`, but that nothing is drawn: the streams have a `jax.ShapeDtypeStruct` for each array."""
+    backbone = open_backbone(config)
+    return _with_heads(config, backbone, _abstract_streams(config, backbone))
+
+
 def abstract_model(config: Config) -> Model:
     """The model of `config` without values, a `jax.ShapeDtypeStruct` for each: no weights are read.
 
@@ -121,10 +127,13 @@ def abstract_model(config: Config) -> Model:
     with _fields_of("config.backbone"):
         backbone = abstract_backbone(config.backbone.name, config.backbone.num_classes, taps=config.backbone.taps)
     backbone.dtype = config.backbone.dtype
-    streams = {}
-    if config.train.target == "streams":
-        streams = nnx.eval_shape(lambda: nnx.Dict(open_streams(config, backbone)))
-    return _with_heads(config, backbone, streams)
+    return _with_heads(config, backbone, _abstract_streams(config, backbone))
+
+
+def _abstract_streams(config: Config, backbone: Backbone) -> Mapping[str, CrossAttentionStream]:
+    if config.train.target != "streams":
+        return {}
+    return nnx.eval_shape(lambda: nnx.Dict(open_streams(config, backbone)))
 
 
 def _with_heads(config: Config, backbone: Backbone, streams: Mapping[str, CrossAttentionStream]) -> Model:

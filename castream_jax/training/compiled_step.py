@@ -44,15 +44,20 @@ def compiled_step(
     return jax.jit(step, in_shardings=shardings, out_shardings=whole, donate_argnums=0)
 
 
+def first_state(parts: ModelParts, optimizer: optax.GradientTransformation) -> State:
+    """`initial_state` by one program: its copies and zeros would be one for each shape."""
+    return jax.jit(_state_of(parts, optimizer))(parts.params, parts.stats)
+
+
+def _state_of(parts: ModelParts, optimizer: optax.GradientTransformation) -> Callable[[Tree, Tree], State]:
+    return lambda params, stats: initial_state(parts._replace(params=params, stats=stats), optimizer)
+
+
 def abstract_arguments(
     config: Config, parts: ModelParts, optimizer: optax.GradientTransformation
 ) -> tuple[Tree, Tree, Tree]:
     """State, frozen arrays and batch of `compiled_step`, as `jax.ShapeDtypeStruct`s; `parts` may hold such, too."""
-    state = jax.eval_shape(
-        lambda params, stats: initial_state(parts._replace(params=params, stats=stats), optimizer),
-        parts.params,
-        parts.stats,
-    )
+    state = jax.eval_shape(_state_of(parts, optimizer), parts.params, parts.stats)
     count, size = config.train.batch_size, config.data.image_size
     arrays = {
         "pixels": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
