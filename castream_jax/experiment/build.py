@@ -15,6 +15,7 @@ from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import config_in_place
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
+from castream_jax.runtime.seeds import seeded_rngs
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
 
@@ -55,7 +56,7 @@ def open_backbone(config: Config) -> Backbone:
             "give a file, or the name of published weights, with --config.backbone.weights=PATH."
         )
     with _fields_of("config.backbone"):
-        return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed), taps=taps)
+        return create_backbone(name, num_classes, rngs=seeded_rngs(config.seed), taps=taps)
 
 
 def _other_classes(error: OtherClassesError, target: str) -> str:
@@ -101,7 +102,7 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
                 num_heads=stream.num_heads,
                 use_bias=stream.use_bias,
                 init=stream.init,
-                rngs=nnx.Rngs(stream.seed),
+                rngs=seeded_rngs(stream.seed),
             )
     return streams
 

@@ -50,7 +50,10 @@ def first_state(parts: ModelParts, optimizer: optax.GradientTransformation) -> S
 
 
 def _state_of(parts: ModelParts, optimizer: optax.GradientTransformation) -> Callable[[Tree, Tree], State]:
-    return lambda params, stats: initial_state(parts._replace(params=params, stats=stats), optimizer)
+    def first_state(params: Tree, stats: Tree) -> State:
+        return initial_state(parts._replace(params=params, stats=stats), optimizer)
+
+    return first_state
 
 
 def abstract_arguments(
