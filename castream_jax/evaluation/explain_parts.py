@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Bool, Int
 import numpy as np
 
@@ -147,7 +146,7 @@ def _results(
         results |= given
         if "box" in batch:
             for key, saliency in maps.items():
-                at_size = np.asarray(upsample(jnp.asarray(saliency), *batch["pixels"].shape[1:3]))
+                at_size = np.asarray(upsample(jax.device_put(saliency), *batch["pixels"].shape[1:3]))
                 results["scores"][key] |= localisation_scores(at_size, batch["box"].reshape(len(at_size), -1, 4))
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}

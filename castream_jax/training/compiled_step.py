@@ -60,15 +60,27 @@ def compiled_step(
     return jax.jit(step, in_shardings=shardings, out_shardings=whole, donate_argnums=0)
 
 
+def first_state(
+    parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None = None
+) -> State:
+    """`initial_state` by one program: its copies and zeros would be one for each shape."""
+    return jax.jit(_state_of(parts, optimizer, average))(parts.params, parts.stats)
+
+
+def _state_of(
+    parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None
+) -> Callable[[Tree, Tree], State]:
+    def first_state(params: Tree, stats: Tree) -> State:
+        return initial_state(parts._replace(params=params, stats=stats), optimizer, average)
+
+    return first_state
+
+
 def abstract_arguments(
     config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None
 ) -> tuple[Tree, Tree, Tree]:
     """State, frozen arrays and batch of `compiled_step`, as `jax.ShapeDtypeStruct`s; `parts` may hold such, too."""
-    state = jax.eval_shape(
-        lambda params, stats: initial_state(parts._replace(params=params, stats=stats), optimizer, average),
-        parts.params,
-        parts.stats,
-    )
+    state = jax.eval_shape(_state_of(parts, optimizer, average), parts.params, parts.stats)
     count, size = config.train.batch_size, config.data.image_size
     arrays = {
         "pixels": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
