@@ -114,6 +114,7 @@ def base_config() -> Config:
         {
             "batch_size": 64,  # images per device
             "methods": ("gradcam", "attention"),
+            "reference_method": "",  # that the other methods are compared with under each head, as "gradcam"; "": none
             "baselines": True,  # random, centre and all-ones maps as well, which every method has to beat
             "sanity_images": 50,  # whose maps are compared with those of randomised streams; 0: none
             "protocol": "castream",

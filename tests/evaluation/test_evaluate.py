@@ -170,10 +170,19 @@ def test_curves_are_means_within_their_band(evaluated, reference):
     assert np.all(np.array(band["high"]) > mean)
 
 
+def summary_methods(summary: dict) -> list[str]:
+    return [entry["method"] for entry in summary["metrics"]]
+
+
 def test_the_function_returns_the_summary_it_writes(trained):
     config, workdir = trained
-    config.evaluation.update(max_images=2, gallery=0, curves=False)
-    assert evaluate(config, workdir) == read_summary(workdir)
+    config.evaluation.update(max_images=2, gallery=0, curves=False, reference_method="gradcam+")
+    with pytest.raises(ValueError, match=r"reference_method is 'gradcam\+', which is not evaluated \(gradcam, "):
+        evaluate(config, workdir)
+    config.evaluation.reference_method = "gradcam"
+    summary = evaluate(config, workdir)
+    assert summary == read_summary(workdir)
+    assert {entry["method"] for entry in summary["method_differences"]} == set(summary_methods(summary)) - {"gradcam"}
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
