@@ -2,9 +2,12 @@
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start, user_path
+
+if TYPE_CHECKING:
+    from castream_jax.experiment.config import Config
 
 
 def add(commands: Any) -> None:
@@ -26,21 +29,21 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains and prints the workdir, or prints the config."""
-    if arguments.workdir is None and not (arguments.print_config and arguments.config):
+    if arguments.print_config and (arguments.config or arguments.workdir):
+        print(_printed(open_run_config(arguments), arguments.print_config))
+        return
+    if arguments.workdir is None:
         raise ValueError("There is no --workdir: give the folder in which the experiment is kept.")
     config = open_run_config(arguments)
-    if arguments.print_config:
-        from castream_jax.experiment.config import config_text
-
-        print(
-            json.dumps(json.loads(config.to_json()), indent=2)
-            if arguments.print_config == "json"
-            else config_text(config)
-        )
-        return
     start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from castream_jax.runtime.processes import exit_when_peer_dies
     from castream_jax.training import train
 
     with exit_when_peer_dies():
         print(train(config, arguments.workdir, profile=arguments.profile))
+
+
+def _printed(config: "Config", form: str) -> str:
+    from castream_jax.experiment.config import config_text
+
+    return config_text(config) if form == "text" else json.dumps(json.loads(config.to_json()), indent=2)

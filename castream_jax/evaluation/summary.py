@@ -1,6 +1,6 @@
 """From the rows of an evaluation to its means, their intervals, and paired differences of heads and of methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
@@ -51,7 +51,8 @@ class RowsSummary(NamedTuple):
         means: of every head and method.
         differences: of every stream to GAP under the same method; these have `"sign_tests": {metric: {"higher",
             "lower", "ties", "p"}}` too.
-        method_differences: of every method to the reference method under the same head, likewise.
+        method_differences: of every method to each of the `references` under the same head, likewise, and with
+            `"reference"`, the other method.
         curves: a row per head x method x curve with `mean`, `low` and `high` at each step; None where none was kept.
     """
 
@@ -61,28 +62,28 @@ class RowsSummary(NamedTuple):
     curves: pa.Table | None
 
 
-def summarise_rows(rows: pa.Table, reference_method: str = "") -> RowsSummary:
+def summarise_rows(rows: pa.Table, references: Sequence[str] = ()) -> RowsSummary:
     """Means, paired differences and mean curves, all with bootstrap intervals.
 
     Args:
         rows: image by image a row per head x method, these in one order: index, head, method, the metrics and, where
             they were kept, the curves.
-        reference_method: method that the others are compared with; empty for none.
+        references: methods that the others are compared with.
 
     Raises:
         ValueError: if the rows are in another order.
     """
     curves = [name for name in _CURVES if name in rows.column_names]
     measured = _measure(rows, ("head", "method"), [*METRICS, *curves])
-    means, differences, method_differences = _means_and_differences(measured, reference_method)
+    means, differences, method_differences = _means_and_differences(measured, references)
     return RowsSummary(means, differences, method_differences, _mean_curves(measured, curves))
 
 
-def summarise_localisation(rows: pa.Table, reference_method: str = "") -> dict[str, Any] | None:
+def summarise_localisation(rows: pa.Table, references: Sequence[str] = ()) -> dict[str, Any] | None:
     """Means and paired differences of the localisation metrics, over the images that have a box.
 
     Args:
-        rows, reference_method: see `summarise_rows`.
+        rows, references: see `summarise_rows`.
 
     Returns:
         `{"images", "metrics", "differences", "method_differences"}`, entries as of `summarise_rows`; None where no
@@ -94,17 +95,21 @@ def summarise_localisation(rows: pa.Table, reference_method: str = "") -> dict[s
     if not len(rows):
         return None
     measured = _measure(rows, ("head", "method"), LOCALISATION)
-    means, differences, method_differences = _means_and_differences(measured, reference_method)
+    means, differences, method_differences = _means_and_differences(measured, references)
     found = {"metrics": means, "differences": differences, "method_differences": method_differences}
     return {"images": len(measured.images), **found}
 
 
-def _means_and_differences(measured: "_Measured", reference_method: str) -> tuple[list[Entry], ...]:
-    of_methods = _differences(measured, lambda key: (key[0], reference_method))
-    return tuple(
-        [{"head": head, "method": method, **entry} for (head, method), entry in entries.items()]
-        for entries in (_means(measured), _differences(measured), of_methods)
-    )
+def _means_and_differences(measured: "_Measured", references: Sequence[str]) -> tuple[list[Entry], ...]:
+    def listed(entries: Mapping[Key, Entry], **more: str) -> list[Entry]:
+        return [{"head": head, "method": method, **more, **entry} for (head, method), entry in entries.items()]
+
+    of_methods = [
+        entry
+        for reference in references
+        for entry in listed(_differences(measured, lambda key, to=reference: (key[0], to)), reference=reference)
+    ]
+    return listed(_means(measured)), listed(_differences(measured)), of_methods
 
 
 class _Measured(NamedTuple):

@@ -20,7 +20,7 @@ from castream_jax.evaluation.multi_label import class_scores_table, summarise_cl
 from castream_jax.evaluation.on_device import logits_batch
 from castream_jax.evaluation.open import Evaluation
 from castream_jax.evaluation.parts import EvaluationPart, write_gallery
-from castream_jax.evaluation.sanity import sanity_check
+from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import (
     PREDICTION_COLUMNS,
@@ -62,8 +62,9 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
     if predictions is None or rows is None or not len(rows):
         raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
     reference = evaluation.config.evaluation.reference_method
-    measured = summarise_rows(rows, reference)
-    localisation = summarise_localisation(rows, reference) or {}
+    references = [name for name in dict.fromkeys((reference, *BASELINES)) if name in evaluation.methods]
+    measured = summarise_rows(rows, references)
+    localisation = summarise_localisation(rows, references) or {}
     order = [(head, method) for method in evaluation.methods for head in evaluation.model.heads]  # as they were given
     for entries in (*measured[:3], *(found for found in localisation.values() if isinstance(found, list))):
         entries.sort(key=lambda entry: order.index((entry["head"], entry["method"])))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from castream_jax.drawing.titles import REFERENCE_HEAD, method_title
-from castream_jax.reporting.metric_table import columns_of, difference_title, ordered_heads, ordered_methods
+from castream_jax.reporting.metric_table import columns_of, difference_title, ordered_heads, ordered_methods, reference_differences
 
 
 class DifferenceRow(NamedTuple):
@@ -34,10 +34,10 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
         for head in ordered_heads(summary)
         if "difference" in summary["heads"][head]
     ]
-    kinds = (("differences", REFERENCE_HEAD), ("method_differences", summary.get("reference_method", "")))
+    of_heads = [(entry, REFERENCE_HEAD) for entry in summary.get("differences", ())]
+    of_methods = [(entry, entry["reference"]) for entry in reference_differences(summary)]
     for method in ordered_methods(summary):
-        for kind, minus in kinds:
-            entries += [(entry, minus) for entry in summary.get(kind, ()) if entry["method"] == method]
+        entries += [(entry, minus) for entry, minus in of_heads + of_methods if entry["method"] == method]
     rows: dict[str, list[DifferenceRow]] = {}
     for entry, minus in entries:
         for column in columns_of(summary):

@@ -163,12 +163,18 @@ def _to_reference_method(
     What belongs to the head alone, such as its accuracy, is no matter of methods: a dash.
     """
     reference = summary.get("reference_method", "")
-    entry = _find(summary.get("method_differences", ()), method, head)
+    entry = _find(reference_differences(summary), method, head)
     of_reference = _find(summary["metrics"], reference, head)
     if entry is None or of_reference is None:
         return []
     cells = [difference_cell(c, percents[c.key] - percent_of(of_reference.get(c.key)), entry) for c in columns]
     return [MetricRow(method, head, tuple(cells), minus=reference)]
+
+
+def reference_differences(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The differences to the reference method; the summary has those to the baselines, too."""
+    to = summary.get("reference_method", "")
+    return [entry for entry in summary.get("method_differences", ()) if entry["reference"] == to]
 
 
 def _find(entries: Iterable[Mapping[str, Any]], method: str, head: str) -> Mapping[str, Any] | None:

@@ -33,10 +33,11 @@ def test_methods_are_compared_with_the_reference_under_the_same_head_image_by_im
     columns = dict.fromkeys(METRICS, values.ravel())
     columns |= {"index": np.repeat(np.arange(images), len(keys))}
     columns |= {name: np.tile([key[k] for key in keys], images) for k, name in enumerate(("head", "method"))}
-    measured = summarise_rows(pa.table(columns), "gradcam")
+    measured = summarise_rows(pa.table(columns), ["gradcam"])
     found = {(entry["head"], entry["method"]): entry for entry in measured.method_differences}
     assert set(found) == {(head, method) for head in ("gap", "ca") for method in ("mine", "random")}
     for (head, method), entry in found.items():
+        assert entry["reference"] == "gradcam"
         paired = values[:, keys.index((head, method))] - values[:, keys.index((head, "gradcam"))]
         assert entry["I"] == pytest.approx(paired.mean(), abs=1e-6)
         half = 1.96 * paired.std() / np.sqrt(images)  # what the bootstrap tends to

@@ -219,7 +219,7 @@ def test_differences_in_full(workdir):
 def test_a_method_stands_beside_the_reference_method_in_table_and_report(workdir):
     summary = read_summary(workdir)
     summary["reference_method"] = "gradcam"
-    entry = {"head": "ca", "method": "gradcam++", "AD": 0.0766, "AG": 0, "AI": -0.2, "I": -0.0612, "D": -0.05}
+    entry = {"head": "ca", "method": "gradcam++", "reference": "gradcam", "AD": 0.0766, "AG": 0, "AI": -0.2, "I": -0.0612, "D": -0.05}
     summary["method_differences"] = [entry | {"intervals": {"AD": [0.05, 0.1]}, "sign_tests": {"AD": TEST}}]
     (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
     (row,) = (row for row in table_rows(summary) if row.minus == "gradcam")
