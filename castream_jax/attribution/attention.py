@@ -29,7 +29,7 @@ def _check(model: Model, protocol: Protocol, stage: int | None = None, attention
         raise ValueError(f"There is no attention head {attention_head}: the stream's are 0 … {most - 1}.")
 
 
-@register_method("attention", check=_check)
+@register_method("attention", check=_check, paper="Torres et al., CVPR Workshops 2024, arXiv:2404.14996")
 def attention(
     inputs: Inputs, stage: int | None = None, attention_head: int | None = None
 ) -> dict[str, Float[Array, "b h w"]]:
@@ -43,7 +43,7 @@ def attention(
     return _of_streams(inputs, lambda stream: stream(inputs.stages, inputs.query)[1], stage, attention_head)
 
 
-@register_method("attention_logits", check=_check)
+@register_method("attention_logits", check=_check, paper="Torres et al., CVPR Workshops 2024, arXiv:2404.14996")
 def attention_logits(
     inputs: Inputs, stage: int | None = None, attention_head: int | None = None
 ) -> dict[str, Float[Array, "b h w"]]:

@@ -84,5 +84,10 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     model = nnx.merge(*nnx.split(model))  # heads in the order of the devices
     methods = check_methods(model, [*settings.methods, *(BASELINES if settings.baselines else ())], protocol)
     check_probability(model, protocol)
+    if settings.reference_method not in ("", *methods):
+        raise ValueError(
+            f"config.evaluation.reference_method is {settings.reference_method!r}, which is not evaluated "
+            f"({', '.join(methods)}): add it to config.evaluation.methods, or name one of these."
+        )
     identity = identify(config, source, model, methods, protocol)
     return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint, names is None)

@@ -172,8 +172,14 @@ def test_curves_are_means_within_their_band(evaluated, reference):
 
 def test_the_function_returns_the_summary_it_writes(trained):
     config, workdir = trained
-    config.evaluation.update(max_images=2, gallery=0, curves=False)
-    assert evaluate(config, workdir) == read_summary(workdir)
+    config.evaluation.update(max_images=2, gallery=0, curves=False, reference_method="gradcam+")
+    with pytest.raises(ValueError, match=r"reference_method is 'gradcam\+', which is not evaluated \(gradcam, "):
+        evaluate(config, workdir)
+    config.evaluation.reference_method = "gradcam"
+    summary = evaluate(config, workdir)
+    assert summary == read_summary(workdir)
+    compared = {entry["method"] for entry in summary["method_differences"] if entry["reference"] == "gradcam"}
+    assert compared == {entry["method"] for entry in summary["metrics"]} - {"gradcam"}
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:

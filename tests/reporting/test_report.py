@@ -209,11 +209,38 @@ def test_differences_are_stream_minus_gap_and_marked_where_the_interval_excludes
 
 def test_differences_in_full(workdir):
     rows = [row for rows in difference_rows(read_summary(workdir)).values() for row in rows]
-    assert rows[0] == ("ca", "Accuracy ↑", "0.00", "−1.00 to +1.00", "1,200", "3", "1", "0.012")
-    assert rows[1] == ("ca", "AD ↓", "−7.66", "−10.00 to −5.00", "1,200", "3", "1", "< 0.001")
+    assert rows[0] == ("ca − GAP", "Accuracy ↑", "0.00", "−1.00 to +1.00", "1,200", "3", "1", "0.012")
+    assert rows[1] == ("ca − GAP", "AD ↓", "−7.66", "−10.00 to −5.00", "1,200", "3", "1", "< 0.001")
     html = write_report(workdir).read_text()
     for row in rows:
         assert f"<td>{row.difference}</td><td>{row.interval}</td><td>1,200</td><td>3</td>" in html
+
+
+def test_a_method_stands_beside_the_reference_method_in_table_and_report(workdir):
+    summary = read_summary(workdir)
+    summary["reference_method"] = "gradcam"
+    entry = {
+        "head": "ca",
+        "method": "gradcam++",
+        "reference": "gradcam",
+        "AD": 0.0766,
+        "AG": 0,
+        "AI": -0.2,
+        "I": -0.0612,
+        "D": -0.05,
+    }
+    summary["method_differences"] = [entry | {"intervals": {"AD": [0.05, 0.1]}, "sign_tests": {"AD": TEST}}]
+    (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    (row,) = (row for row in table_rows(summary) if row.minus == "gradcam")
+    assert (row.method, row.title) == ("gradcam++", "ca: − Grad-CAM")
+    # Points of the printed values, 20.00 − 12.34; an accuracy has no method.
+    assert [cell.text for cell in row.cells] == ["+7.66", "0.00", "−20.00", "−6.12", "−5.00", "–"]
+    assert row.cells[0] == ("+7.66", "worse", "±2.50")
+    assert "| Grad-CAM++ | ca: − Grad-CAM | †+7.66 ±2.50 |" in markdown_table(summary)
+    full = [row for row in difference_rows(summary)["Grad-CAM++"] if row.title == "ca: − Grad-CAM"]
+    assert full[0] == ("ca: − Grad-CAM", "AD ↓", "+7.66", "+5.00 to +10.00", "1,200", "3", "1", "0.012")
+    html = write_report(workdir).read_text()
+    assert html.count("ca: − Grad-CAM") == 2 + len(full)  # the table's row (and what it sorts by), and in full
 
 
 def test_terminal_and_markdown_print_the_same_cells(workdir):
