@@ -110,9 +110,12 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def _splits_to_prepare(data: Any, arguments: argparse.Namespace) -> "dict[str, Split]":
     """What is to become of each split, by its name."""
+    import numpy as np
+
     from castream_jax.data.from_config import RESIZES, open_source, splits_of
     from castream_jax.data.prepare import Split
     from castream_jax.data.prepared_images import JpegForm, LosslessForm
+    from castream_jax.data.source import stored_labels
 
     if data.resize not in RESIZES:
         raise ValueError(f"unknown resize '{data.resize}'; choose one of {', '.join(RESIZES)}")
@@ -125,7 +128,9 @@ def _splits_to_prepare(data: Any, arguments: argparse.Namespace) -> "dict[str, S
         source = open_source(data, name if data.source == "digits" else "train", rows="images")
         lossless = LosslessForm(data.resize, data.image_size)
         form = lossless if name in arguments.lossless else JpegForm(arguments.side, arguments.quality)
-        pairs = open_source(data, "train", rows="pairs") if data.source == "voc" else None
+        pairs = None
+        if data.source == "voc" and np.max(stored_labels(source)) >= 0:
+            pairs = open_source(data, "train", rows="pairs")
         splits[name] = Split(source, form, pairs)
     return splits
 

@@ -51,8 +51,8 @@ def open_source(
     """The training, the validation or the test data of an experiment.
 
     Args:
-        data_config: `source` is one of `SOURCES`, "voc", "prepared" or "digits". The last reads `canvases_per_digit` (of the
-            training split: any other digit is shown once), `image_size` and `seed`; all others read `path`,
+        data_config: `source` is one of `SOURCES`, "voc", "prepared" or "digits". The last reads `canvases_per_digit`
+            (of the training split: any other digit is shown once), `image_size` and `seed`; all others read `path`,
             `train_split` and `test_split`, and "voc" reads `difficult` too. With a `test_fraction` the test data are
             that part of the training split. To validate on are either the `validation_split`, or a
             `validation_fraction` of what is left of the training split. `exif_orientation` and `max_pixels` say how
