@@ -13,6 +13,7 @@ from castream_jax.data.decode import EncodedImage, Traits, UnreadableImageError
 from castream_jax.data.image_paths import Skipped, describe_skipped
 from castream_jax.data.renumbered import numbering
 from castream_jax.data.source import Source, open_record
+from castream_jax.data.transforms import image_size, scale_box
 
 
 class Check(NamedTuple):
@@ -107,11 +108,13 @@ def _decode(source: Source, index: int) -> _Result:
         if "box" in record:
             box = np.reshape(record["box"], (-1, 4))
             boxes = box[np.all(box[:, 2:] > box[:, :2], axis=1)]
-        pixels = record["pixels"]
+        pixels, size = record["pixels"], image_size(record)
         if isinstance(pixels, EncodedImage):
             traits, pixels = pixels.traits, pixels.pixels()
     except UnreadableImageError as error:
         return labels, None, boxes, traits, error.on_command_line("replace or remove the file")
+    if boxes is not None:  # of prepared data they are in pixels of the original
+        boxes = scale_box(boxes, pixels.shape[1] / size[1], pixels.shape[0] / size[0])
     return labels, pixels.shape[:2], boxes, traits, None
 
 

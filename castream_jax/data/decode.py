@@ -132,6 +132,15 @@ class EncodedImage:
         """The EXIF orientation, 1 (upright) to 8, whether or not it is applied."""
         return orientation_of(self._image)
 
+    def is_plain(self, format: str = "") -> bool:
+        """Whether the file stands for its pixels whatever the options of decoding; and is of a format, if one is named.
+
+        Raises:
+            UnreadableImageError: this is no image; names it.
+        """
+        turned = self._decoding.exif_orientation and self.orientation != 1
+        return not turned and self._image.format == (format or self._image.format)
+
     @property
     def traits(self) -> Traits:
         """What there is to say of it beside its pixels."""

@@ -17,6 +17,8 @@ from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.loader import eval_loader
 from castream_jax.data.named_sources import SOURCES, check_source, register_source
+from castream_jax.data.prepared_files import read_manifest
+from castream_jax.data.prepared_source import PreparedSource, check_fits
 from castream_jax.data.reader import Transform
 from castream_jax.data.renumbered import numbered_as
 from castream_jax.data.source import Source
@@ -33,7 +35,7 @@ register_source("cub")(Cub)
 register_source("indoor67")(Indoor67)
 register_source("cifar10")(lambda path, split: (Cifar10 if binary_folder(path) else ImageFolder)(path, split))
 register_source("tfds")(TfdsSource)
-_OURS = (*SOURCES, "voc")  # read a path; a plugin's source need not
+_OURS = (*SOURCES, "voc", "prepared")  # read a path; a plugin's source need not
 
 RESIZES = ("squash", "center_crop", "none")
 
@@ -43,12 +45,14 @@ def open_source(
     split: str,
     rows: Literal["images", "pairs"] | None = None,
     class_names: Sequence[str] | None = None,
+    *,
+    as_it_is: bool = False,
 ) -> Source:
     """The training, the validation or the test data of an experiment.
 
     Args:
-        data_config: `source` is one of `SOURCES`, "voc" or "digits". The last reads `canvases_per_digit` (of the
-            training split: any other digit is shown once), `image_size` and `seed`; all others read `path`,
+        data_config: `source` is one of `SOURCES`, "voc", "prepared" or "digits". The last reads `canvases_per_digit`
+            (of the training split: any other digit is shown once), `image_size` and `seed`; all others read `path`,
             `train_split` and `test_split`, and "voc" reads `difficult` too. With a `test_fraction` the test data are
             that part of the training split. To validate on are either the `validation_split`, or a
             `validation_fraction` of what is left of the training split. `exif_orientation` and `max_pixels` say how
@@ -57,6 +61,7 @@ def open_source(
         rows: what a record of multi-label data is, see `Voc`; by default pairs for testing, else images.
         class_names: of the training data, which number the classes: those of another split are matched by name. By
             default classes have the numbers that they have in this split.
+        as_it_is: prepared data may have been prepared for another `resize` or `image_size`.
 
     Raises:
         ValueError: the source or the split is unknown, there is nothing to validate on, there are classes that
@@ -68,10 +73,10 @@ def open_source(
     check_source(data_config.source)
     fraction = check_fraction(data_config)
     if split == "test" or not fraction:
-        source = _open_split(data_config, split, rows)
+        source = _open_split(data_config, split, rows, as_it_is)
     else:
         copies = data_config.canvases_per_digit if data_config.source == "digits" else 1
-        training = _open_split(data_config, "train", rows)
+        training = _open_split(data_config, "train", rows, as_it_is)
         held = split == "validation"
         source = hold_out(
             training, fraction, held, field="validation_fraction", salt=str(data_config.seed), copies=copies
@@ -101,7 +106,7 @@ def check_fraction(data_config: DataConfig) -> float:
     return fraction
 
 
-def _open_split(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None) -> Source:
+def _open_split(data_config: DataConfig, split: str, rows: Literal["images", "pairs"] | None, as_it_is: bool) -> Source:
     """A split without what is held out of it for validation."""
     source = data_config.source
     if split == "validation" and not data_config.get("validation_split", ""):
@@ -125,13 +130,23 @@ def _open_split(data_config: DataConfig, split: str, rows: Literal["images", "pa
             Voc(path, named, rows or ("pairs" if split == "test" else "images"), data_config.difficult), data_config
         )
     try:
-        opened = _decoded(SOURCES[source].open(path, named), data_config)
+        if source == "prepared":
+            opened = _open_prepared(data_config, named, rows or ("pairs" if split == "test" else "images"), as_it_is)
+        else:
+            opened = _decoded(SOURCES[source].open(path, named), data_config)
     except FileNotFoundError as error:
         if source != "image_folder" or split != "test" or Path(path, named).is_dir():
             raise
         hint = "--config.data.test_fraction=0.2 tests on a fifth of the training images"
         raise FileNotFoundError(f"{error}; {hint}") from error
     return hold_out(opened, fraction, split == "test", field="test_fraction") if held else opened
+
+
+def _open_prepared(data_config: DataConfig, named: str, rows: Literal["images", "pairs"], as_it_is: bool) -> Source:
+    source = PreparedSource(data_config.path, named, rows)
+    if not as_it_is:
+        check_fits(source.split, named, data_config.path, data_config.resize, data_config.image_size)
+    return _decoded(source, data_config)
 
 
 def _decoded(source: Source, data_config: DataConfig) -> Source:
@@ -166,6 +181,8 @@ def splits_of(source: str, path: str) -> tuple[str, ...]:
         return (
             tuple(split["name"] for split in json.loads(info.read_text())["splits"]) if info.is_file() else ("train",)
         )
+    if source == "prepared":
+        return tuple(read_manifest(Path(path))["splits"])
     if source == "image_folder":
         return tuple(name for name in ("train", "val", "test") if Path(path, name).is_dir()) or ("",)
     if source == "imagenet":

@@ -20,7 +20,7 @@ class RegisteredSource(NamedTuple):
 SOURCES: dict[str, RegisteredSource] = {}
 
 # Known to `open_source` itself, which gives them more than a path and a split.
-_CONFIGURED = ("voc", "digits")
+_CONFIGURED = ("voc", "digits", "prepared")
 
 _Open = TypeVar("_Open", bound=OpenSource)
 

@@ -59,11 +59,7 @@ class CenterCrop(grain.transforms.Map):
 
     def map(self, element: Record) -> Record:
         height, width = image_size(element)
-        # torchvision truncates the longer side, and rounds the corner of the crop half to even.
-        if height < width:
-            new_height, new_width = self.resize, int(self.resize * width / height)
-        else:
-            new_height, new_width = int(self.resize * height / width), self.resize
+        new_height, new_width = shorter_side(height, width, self.resize)
         image = as_image(element, reduction((height, width), new_height, new_width) if self.draft else 1)
         left, top = (_corner(side, self.size) for side in (new_width, new_height))
         image = resize(image, new_height, new_width).crop((left, top, left + self.size, top + self.size))
@@ -72,6 +68,13 @@ class CenterCrop(grain.transforms.Map):
             box = scale_box(element["box"], new_width / width, new_height / height)
             box = shift_box(box, left, top, self.size, self.size)
         return with_image(element, image, box)
+
+
+def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of an image once its shorter side is `side`, as torchvision has it: the other is truncated."""
+    if height < width:
+        return side, int(side * width / height)
+    return int(side * height / width), side
 
 
 def image_size(record: Record) -> tuple[int, int]:

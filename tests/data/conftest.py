@@ -65,3 +65,23 @@ def save_jpeg(random_image) -> Callable[..., None]:
         Image.fromarray(random_image(height, width)).save(path, "JPEG")
 
     return save
+
+
+@pytest.fixture
+def voc(tmp_path: Path, save_jpeg, write, pascal_xml) -> Path:
+    """Four images of VOC2012: two people and a dog, one of them difficult; a difficult chair; nothing; a chair."""
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    annotations = {
+        "2007_000027": pascal_xml(
+            ("person", 0, 1, 2, 10, 20), ("dog", 0, 4, 5, 6, 7), ("person", 1, 11, 1, 20, 5), ("person", 0, 3, 3, 9, 9)
+        ),
+        "2008_000002": pascal_xml(("chair", 1, 1, 1, 5, 5)),
+        "2008_000003": pascal_xml(),
+        "2008_000007": pascal_xml(("chair", 0, 45.70000076293945, 1, 50, 5)),
+    }
+    for stem, xml in annotations.items():
+        save_jpeg(root / "JPEGImages" / f"{stem}.jpg")
+        write(root / "Annotations" / f"{stem}.xml", xml)
+    write(root / "ImageSets" / "Main" / "val.txt", "".join(f"{stem}\n" for stem in annotations))
+    write(root / "ImageSets" / "Main" / "train.txt", "2008_000007\n")
+    return root

@@ -1,0 +1,94 @@
+"""What becomes of an image when data are prepared: a small JPEG, or the exact pixels that an evaluation resizes to.
+
+Proportions are not kept: a batch of squares is one array, and the original's size, which is kept beside it, tells where
+a crop of the original lies in it.
+"""
+
+import io
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from castream_jax.data.decode import EncodedImage
+from castream_jax.data.source import Record
+from castream_jax.data.transforms import as_image, image_size, resize, shorter_side
+
+
+class JpegForm(NamedTuple):
+    """Squashed to at most `side` × `side`, never enlarged, as JPEG; a JPEG that needs no resizing is kept as it is."""
+
+    side: int
+    quality: int
+
+    def encode(self, record: Record) -> "StoredImage":
+        height, width = size = image_size(record)
+        wanted = min(height, self.side), min(width, self.side)
+        pixels: Any = record["pixels"]
+        if wanted == size and isinstance(pixels, EncodedImage) and pixels.is_plain("JPEG"):
+            pixels.decode()  # or a damaged file would be found out in training
+            return StoredImage(pixels.stored(), size, size)
+        return StoredImage(_encoded(resize(as_image(record), *wanted), "JPEG", quality=self.quality), size, wanted)
+
+
+class LosslessForm(NamedTuple):
+    """The very pixels that `resize` of an evaluation gives at `image_size`, as PNG; a crop is left to the reader.
+
+    Of "none", which leaves images as they are, the file itself.
+    """
+
+    resize: Literal["squash", "center_crop", "none"]
+    image_size: int
+
+    def encode(self, record: Record) -> "StoredImage":
+        height, width = size = image_size(record)
+        wanted = size
+        if self.resize == "squash":
+            wanted = self.image_size, self.image_size
+        elif self.resize == "center_crop":
+            wanted = shorter_side(height, width, self.image_size * 8 // 7)
+        pixels: Any = record["pixels"]
+        if self.resize == "none" and isinstance(pixels, EncodedImage) and pixels.is_plain():
+            pixels.decode()
+            return StoredImage(pixels.stored(), size, size)
+        return StoredImage(_encoded(resize(as_image(record), *wanted), "PNG", compress_level=1), size, wanted)
+
+
+class StoredImage(NamedTuple):
+    """An encoded image, and height and width of the original and of itself."""
+
+    content: bytes
+    size: tuple[int, int]
+    stored: tuple[int, int]
+
+
+class PreparedImage(EncodedImage):
+    """An encoded image that stands for a larger one: `size` is that of the original, and decoding gives what is stored.
+
+    So are drafts of JPEGs, and transforms deal with both alike. A coarser decoding is not to be had.
+    """
+
+    def __init__(self, content: bytes, name: str, size: tuple[int, int], remedy: str):
+        super().__init__(content, name, remedy)
+        self._size = size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
+    def decode(self, reduction: int = 1) -> Image.Image:
+        return super().decode()
+
+
+def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def as_rows(images: list[StoredImage]) -> dict[str, np.ndarray]:
+    """The sizes of images as columns."""
+    return {
+        "size": np.array([image.size for image in images], np.int32).reshape(-1, 2),
+        "stored": np.array([image.stored for image in images], np.int32).reshape(-1, 2),
+    }
