@@ -61,9 +61,10 @@ class PreparedSource:
             self._rows = read_columns(folder / pairs)
         self._names: list[str] = from_text_column(self._rows["names"])
         self._class_names = tuple(self.split["class_names"])
-        self._records = ArrayRecordDataSource(
-            [_Shard(str(folder / shard["file"]), 0, shard["images"], shard["images"]) for shard in self.split["shards"]]
-        )
+        shards = [
+            _Shard(str(folder / shard["file"]), 0, shard["images"], shard["images"]) for shard in self.split["shards"]
+        ]
+        self._records = ArrayRecordDataSource(shards)  # pyright: ignore[reportArgumentType]
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -73,6 +73,16 @@ class CenterCrop(grain.transforms.Map):
         return with_image(element, image, box)
 
 
+@dataclass(frozen=True)
+class NoteSize(grain.transforms.Map):
+    """Keeps the image's height and width in the record, as `size`, whatever becomes of it."""
+
+    takes_images: ClassVar[bool] = True
+
+    def map(self, element: Record) -> Record:
+        return {**element, "size": np.array(image_size(element), np.int32)}
+
+
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of an image once its shorter side is `side`, as torchvision has it: the other is truncated."""
     if height < width:

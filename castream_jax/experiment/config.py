@@ -34,7 +34,8 @@ def base_config() -> Config:
     config.imports = ()
     config.data = ConfigDict(
         {
-            # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits".
+            # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits"; or what
+            # `castream data prepare` made: "prepared".
             "source": "image_folder",
             "path": "",
             "train_split": "train",
@@ -50,6 +51,9 @@ def base_config() -> Config:
             "flip": True,
             "crop_padding": 0,  # random shifts by up to so many pixels
             "brightness": 0.0,  # random factor within 1 ± so much
+            # Of these, leave to the device all that is random: the host only squashes images to `device_side` pixels.
+            "augment_on_device": False,
+            "device_side": 0,  # 0: 8/7 of image_size, 256 for 224
             "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
             "difficult": "ignore",  # voc only: objects marked difficult; or "count"
             "canvases_per_digit": 1,  # digits only
