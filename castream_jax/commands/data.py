@@ -110,8 +110,6 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def _splits_to_prepare(data: Any, arguments: argparse.Namespace) -> "dict[str, Split]":
     """What is to become of each split, by its name."""
-    import numpy as np
-
     from castream_jax.data.from_config import RESIZES, open_source, splits_of
     from castream_jax.data.prepare import Split
     from castream_jax.data.prepared_images import JpegForm, LosslessForm
@@ -129,7 +127,8 @@ def _splits_to_prepare(data: Any, arguments: argparse.Namespace) -> "dict[str, S
         lossless = LosslessForm(data.resize, data.image_size)
         form = lossless if name in arguments.lossless else JpegForm(arguments.side, arguments.quality)
         pairs = None
-        if data.source == "voc" and np.max(stored_labels(source)) >= 0:
+        labels = stored_labels(source)
+        if data.source == "voc" and labels is not None and labels.max() >= 0:
             pairs = open_source(data, "train", rows="pairs")
         splits[name] = Split(source, form, pairs)
     return splits

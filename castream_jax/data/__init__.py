@@ -1,8 +1,8 @@
 """Data: sources of labelled images, transforms of single images, loaders of batches.
 
 Axes: `b` batch, `h` height, `w` width, `k` classes, `n` boxes. Pixels are uint8 [h, w, 3], RGB, until they are on the
-device; boxes are float32 (x0, y0, x1, y1) in pixels. Nothing here uses JAX: loader threads must not touch the
-accelerator.
+device; boxes are float32 (x0, y0, x1, y1) in pixels. Loader threads must not touch the accelerator: nothing here uses
+JAX but `device_augment`, which is a part of the training step.
 """
 
 from castream_jax.data.augment import BrightnessJitter as BrightnessJitter

@@ -20,6 +20,8 @@ from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from castream_jax.data.jpeg import decode_jpeg
+
 # Of the formats that hold one picture and that Pillow reads without another program.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".png", ".apng",
@@ -114,6 +116,10 @@ class EncodedImage:
 
     def stored(self) -> bytes:
         """The content of the file, whatever it is."""
+        return self._bytes
+
+    @functools.cached_property
+    def _bytes(self) -> bytes:
         return self._file if isinstance(self._file, bytes) else _content(self._file)
 
     @property
@@ -126,6 +132,11 @@ class EncodedImage:
         height, width = self._image.height, self._image.width
         turned = self._decoding.exif_orientation and orientation_of(self._image) >= _SIDEWAYS
         return (width, height) if turned else (height, width)
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """Height and width of what decoding gives, where that is not by a reduction: `size`."""
+        return self.size
 
     @property
     def orientation(self) -> int:
@@ -180,8 +191,13 @@ class EncodedImage:
             return to_rgb(image, self._decoding.exif_orientation)
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The whole image, decoded exactly."""
-        return np.asarray(self.decode())
+        """The whole image, decoded exactly.
+
+        Raises:
+            UnreadableImageError: as `decode`.
+        """
+        pixels = decode_jpeg(self.stored()) if self.is_plain("JPEG") else None
+        return np.asarray(self.decode()) if pixels is None else pixels
 
 
 def _content(file: Path) -> bytes:

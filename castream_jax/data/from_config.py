@@ -23,7 +23,7 @@ from castream_jax.data.reader import Transform
 from castream_jax.data.renumbered import numbered_as
 from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
-from castream_jax.data.transforms import CenterCrop, Squash
+from castream_jax.data.transforms import CenterCrop, NoteSize, Squash
 from castream_jax.data.voc import Voc
 from castream_jax.runtime.devices import available_cores
 
@@ -200,7 +200,8 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
             brings the shorter side to 8/7 of it, 256 for 224; "none": the images have their size). In training,
             `random_resized_crop` takes the place of "squash" and "center_crop", `flip` mirrors half of the images,
             `crop_padding` shifts them by up to so many pixels, `brightness` multiplies them by a factor within 1 ± it,
-            and `draft` allows coarser decoding of JPEGs that are much larger than wanted.
+            and `draft` allows coarser decoding of JPEGs that are much larger than wanted. With `augment_on_device`
+            all that is random is left to the training step: an image is brought to one size, and its own is noted.
         train: whether to augment.
 
     Raises:
@@ -209,13 +210,18 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     size, draft = data_config.image_size, train and data_config.draft
     if data_config.resize not in RESIZES:
         raise ValueError(f"unknown resize '{data_config.resize}'; choose one of {', '.join(RESIZES)}")
-    transforms: list[Transform] = []
-    if data_config.resize != "none" and train and data_config.random_resized_crop:
+    on_device = train and data_config.get("augment_on_device", False)
+    transforms: list[Transform] = [NoteSize()] if on_device else []
+    if on_device and data_config.resize != "none" and data_config.random_resized_crop:
+        transforms.append(Squash(device_side(data_config), draft))
+    elif data_config.resize != "none" and train and data_config.random_resized_crop:
         transforms.append(RandomResizedCrop(size, draft=draft))
     elif data_config.resize == "squash":
         transforms.append(Squash(size, draft))
     elif data_config.resize == "center_crop":
         transforms.append(CenterCrop(resize=size * 8 // 7, size=size, draft=draft))
+    if on_device:
+        return transforms
     if train and data_config.flip:
         transforms.append(RandomFlip())
     if train and data_config.crop_padding:
@@ -223,6 +229,11 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     if train and data_config.brightness:
         transforms.append(BrightnessJitter(data_config.brightness))
     return transforms
+
+
+def device_side(data_config: DataConfig) -> int:
+    """The side of the images that the device crops: `device_side`, or 8/7 of `image_size`, 256 for 224."""
+    return data_config.device_side or data_config.image_size * 8 // 7
 
 
 def reading_options(data_config: DataConfig) -> dict[str, Any]:

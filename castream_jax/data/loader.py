@@ -28,6 +28,7 @@ def train_loader(
     num_workers: int = 0,
     prefetch: int = 8,
     on_error: OnError = "stop",
+    numbered: bool = False,
 ) -> Batches:
     """Shuffled batches for `num_epochs` passes over the source; every pass has its own order.
 
@@ -49,10 +50,12 @@ def train_loader(
         prefetch: batches held ready.
         on_error: "stop" at an unreadable image, or "skip" it: the next readable record of the source takes its place,
             and the iterator's `unreadable` names it.
+        numbered: give each image's pass and its position in the source, too.
 
     Returns:
         An iterable of {"pixels": uint8 [B, H, W, 3], "label": int32 [B]} with B = batch_size / process_count, and
-        "target" float32 [B, K] and "target_mask" bool [B, K] for multi-label data.
+        "target" float32 [B, K] and "target_mask" bool [B, K] for multi-label data, "size" int32 [B, 2] of records that
+        have it (`NoteSize`), and "epoch" int32 [B], from 0, and "index" int32 [B] if `numbered`.
 
     Raises:
         ValueError: `batch_size` is not a multiple of `process_count`, is more than there are images,
@@ -77,7 +80,12 @@ def train_loader(
     dataset = positions.random_map(ReadRecord(source, transforms, on_error, replace=True))
     # Cut first, or the first processes could hold one batch more than the last ones and wait for them.
     dataset = dataset[: steps * batch_size][process_index::process_count]
-    dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=_training_batch)
+    dataset = dataset.batch(
+        batch_size // process_count, drop_remainder=True, batch_fn=partial(_training_batch, numbered)
+    )
+    if numbered:
+        share = range(process_index, batch_size, process_count)  # of a global batch
+        dataset = dataset.map_with_index(partial(_with_epochs, share=share, batch_size=batch_size, images=len(source)))
     return Batches(dataset, source.name, num_threads, num_workers, prefetch)
 
 
@@ -130,12 +138,19 @@ def eval_loader(
     return Batches(dataset, source.name, num_threads, num_workers, prefetch)
 
 
-def _training_batch(records: Sequence[dict[str, Any]]) -> Batch:
+def _training_batch(numbered: bool, records: Sequence[dict[str, Any]]) -> Batch:
     batch = {"pixels": _stack_pixels(records), "label": np.array([r["label"] for r in records], np.int32)}
-    for key in ("target", "target_mask"):
+    for key in ("target", "target_mask", "size"):
         if key in records[0]:
             batch[key] = np.stack([r[key] for r in records])
+    if numbered:
+        batch["index"] = np.array([r["index"] for r in records], np.int32)
     return batch | {"unreadable": _unreadable(records)}
+
+
+def _with_epochs(number: int, batch: Batch, share: range, batch_size: int, images: int) -> Batch:
+    """Batch `number` with the pass over the source that each of its images belongs to."""
+    return batch | {"epoch": ((number * batch_size + np.array(share)) // images).astype(np.int32)}
 
 
 def _evaluation_batch(records: Sequence[dict[str, Any]], batch_size: int) -> Batch:

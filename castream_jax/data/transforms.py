@@ -36,13 +36,16 @@ class Squash(grain.transforms.Map):
 
     def map(self, element: Record) -> Record:
         height, width = image_size(element)
-        image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
+        image: Any = element["pixels"]
+        if not (isinstance(image, EncodedImage) and image.decoded_size == (self.size, self.size)):
+            image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
+            image = resize(image, self.size, self.size)
         box = None
         if "box" in element:  # annotations reach beyond some images
             box = shift_box(
                 scale_box(element["box"], self.size / width, self.size / height), 0, 0, self.size, self.size
             )
-        return with_image(element, resize(image, self.size, self.size), box)
+        return with_image(element, image, box)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ class CenterCrop(grain.transforms.Map):
         return with_image(element, image, box)
 
 
+@dataclass(frozen=True)
+class NoteSize(grain.transforms.Map):
+    """Keeps the image's height and width in the record, as `size`, whatever becomes of it."""
+
+    takes_images: ClassVar[bool] = True
+
+    def map(self, element: Record) -> Record:
+        return {**element, "size": np.array(image_size(element), np.int32)}
+
+
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of an image once its shorter side is `side`, as torchvision has it: the other is truncated."""
     if height < width:
@@ -93,7 +106,7 @@ def as_image(record: Record, reduction: int = 1) -> Image.Image:
     return pixels.decode(reduction) if isinstance(pixels, EncodedImage) else Image.fromarray(pixels)
 
 
-def with_image(record: Record, image: Image.Image, box: Box | None) -> Record:
+def with_image(record: Record, image: Image.Image | EncodedImage, box: Box | None) -> Record:
     """The record with another image and, if it has one, another box."""
     pixels: Any = np.asarray(image) if isinstance(record["pixels"], np.ndarray) else image
     changed: Record = {**record, "pixels": pixels}

@@ -35,7 +35,8 @@ def base_config() -> Config:
     config.imports = ()
     config.data = ConfigDict(
         {
-            # class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits", or your own
+            # class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits", or your own;
+            # "prepared": what `castream data prepare` made
             "source": "image_folder",
             "path": "",  # folder of the data; "digits" needs none
             "train_split": "train",  # name of the split to train on
@@ -52,6 +53,9 @@ def base_config() -> Config:
             "flip": True,  # in training: mirror half of the images
             "crop_padding": 0,  # in training: shift by a random number of pixels, at most this many
             "brightness": 0.0,  # in training: multiply by a random factor between 1 - brightness and 1 + brightness
+            # of these, the device does all that is random: the host only squashes images to `device_side`
+            "augment_on_device": False,
+            "device_side": 0,  # in pixels; 0: 8/7 of image_size, 256 for 224
             "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
             "difficult": "ignore",  # "voc" only: objects marked difficult do not count; or "count"
             "canvases_per_digit": 1,  # "digits" only: training images made of each handwritten digit

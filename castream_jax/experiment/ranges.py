@@ -26,6 +26,7 @@ _DATA = {
 _TRAINING = _DATA | {
     "seed": _SEED,
     "data.brightness": within(0, 1),
+    "data.device_side": within(0, LARGEST_SIDE),
     "streams.*.seed": _SEED,
     "streams.*.learning_rate": at_least(0),
     "streams.*.dropout": below(1),
@@ -65,6 +66,11 @@ _EVALUATION = _DATA | {
 def check_training_fields(config: Config) -> None:
     """Raises a ValueError that names the first field of a training whose value cannot be."""
     _check(config, _TRAINING)
+    if 0 < config.data.device_side < config.data.image_size:
+        raise ValueError(
+            f"config.data.device_side must be 0 or at least config.data.image_size, which is {config.data.image_size}, "
+            f"got {config.data.device_side}."
+        )
     padding, size = config.data.crop_padding, config.data.image_size
     if not 0 <= padding <= size:
         raise ValueError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
+from castream_jax.data.device_augment import INPUTS, make_device_augment
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.runtime.mesh import replicated, split_over_images
@@ -26,7 +27,8 @@ _LABELS: dict[Loss, tuple[str, ...]] = {
 
 def step_inputs(config: Config, batch: Mapping[str, Any]) -> dict[str, Any]:
     """What the step reads of a batch."""
-    return {name: batch[name] for name in ("pixels", *_LABELS[config.train.loss])}
+    places = INPUTS if config.data.augment_on_device else ()
+    return {name: batch[name] for name in ("pixels", *_LABELS[config.train.loss], *places)}
 
 
 def moving_average(config: Config, steps_per_epoch: float) -> MovingAverage | None:
@@ -50,6 +52,7 @@ def compiled_step(
         loss=config.train.loss,
         label_smoothing=config.train.label_smoothing,
         accumulate=config.train.accumulate,
+        augment=make_device_augment(config.data, config.seed),
         mix=make_mix(config.train.mixup, config.train.cutmix, config.seed),
         dropout_seed=config.seed if drops else None,
         average=average,

@@ -154,6 +154,7 @@ def _open_batches(config: Config, source: Source) -> Batches:
         transforms=record_transforms(config.data, train=True),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        numbered=config.data.augment_on_device,
         **reading_options(config.data),
     )
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Int32
 import optax
 
+from castream_jax.data.device_augment import INPUTS, Augment
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.model import to_unit_range
 from castream_jax.runtime.mesh import DATA_AXIS
@@ -70,6 +71,7 @@ def make_train_step(
     loss: Loss = "cross_entropy",
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    augment: Augment | None = None,
     mix: Mix | None = None,
     dropout_seed: int | None = None,
     average: MovingAverage | None = None,
@@ -89,6 +91,7 @@ def make_train_step(
         label_smoothing: of the cross entropy.
         accumulate: pieces of the batch that are computed one after the other; their gradients are summed before the
             update. Memory is that of one piece. BatchNorm in training mode sees one piece at a time, as in PyTorch.
+        augment: of `castream_jax.data.device_augment`, applied first: `batch` then holds what that reads, too.
         mix: of `castream_jax.training.mixing`, applied to the whole batch; a hit is then the image's own label.
         dropout_seed: what the dropout of streams is drawn from, with the step and the image's place in the batch;
             None: nothing is dropped.
@@ -104,7 +107,8 @@ def make_train_step(
 
     def train_step(state: State, frozen: Tree, batch: Batch) -> State:
         count = batch["pixels"].shape[0]
-        batch = with_draws(dict(batch), state["step"], mix, dropout_seed)
+        batch = dict(batch) if augment is None else augmented(dict(batch), augment)
+        batch = with_draws(batch, state["step"], mix, dropout_seed)
         gradient, sums, stats = compute_gradient(state["params"], state["stats"], frozen, batch, count)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
         totals = state["totals"]
@@ -123,6 +127,12 @@ def make_train_step(
         }
 
     return train_step
+
+
+def augmented(batch: dict[str, Array], augment: Augment) -> dict[str, Array]:
+    """The batch with its images as the device crops them, and without what only that reads."""
+    pixels = augment(batch)
+    return {name: rows for name, rows in batch.items() if name not in INPUTS} | {"pixels": pixels}
 
 
 def with_draws(batch: dict[str, Array], step: Int32[Array, ""], mix: Mix | None, dropout_seed: int | None) -> Batch:

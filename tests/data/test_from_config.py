@@ -82,7 +82,7 @@ def test_tfds_is_opened_with_path_and_split(monkeypatch):
 
 
 def test_unknown_source_names_the_known_ones():
-    known = "image_folder, imagenet, cub, indoor67, cifar10, tfds, voc, digits"
+    known = "image_folder, imagenet, cub, indoor67, cifar10, tfds, voc, digits, prepared"
     for name, hint in {"imagnet": "did you mean 'imagenet'? There are", "xyz": "choose one of"}.items():
         sentence = re.escape(f"unknown data source '{name}'; {hint} {known}")
         with pytest.raises(ValueError, match=f"^{sentence}$"):
