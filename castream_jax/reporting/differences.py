@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from castream_jax.drawing.titles import REFERENCE_HEAD, method_title
-from castream_jax.reporting.metric_table import columns_of, difference_title, ordered_heads, ordered_methods, reference_differences
+from castream_jax.reporting.metric_table import (
+    columns_of,
+    difference_title,
+    ordered_heads,
+    ordered_methods,
+    reference_differences,
+)
 
 
 class DifferenceRow(NamedTuple):
