@@ -5,8 +5,8 @@ another number of devices. Host and device draw from the same distributions, by 
 
 A crop is a matrix of weights for the columns and then one for the rows: Pillow's antialiased bilinear filter, in its
 fixed-point arithmetic. Of the same part of the same image the pixels are Pillow's, to the bit, where Pillow begins with
-the columns, too. From release 13 on it begins with the rows where that is cheaper; then values differ by up to one of 255
-levels, as those of two releases of Pillow do.
+the columns, too. From release 13 on it begins with the rows where that is cheaper; then values differ by up to one of
+255 levels, as those of two releases of Pillow do.
 """
 
 from collections.abc import Callable, Mapping

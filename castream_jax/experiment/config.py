@@ -127,6 +127,7 @@ def base_config() -> Config:
             "baselines": True,  # evaluate random, centre and all-ones maps as well, which every method has to beat
             "sanity_images": 50,  # images of the sanity check by randomisation; 0: no check
             "protocol": "castream",  # the choices that turn maps into numbers; `castream protocol list`
+            "further_protocols": (),  # names of protocols to evaluate under as well, with results of their own
             "max_images": 0,  # images that are explained, evenly spaced over the test split; 0: all
             "gallery": 24,  # images shown in the report
             "images_per_part": 512,  # at most this many images are computed again after an interruption
@@ -281,7 +282,8 @@ def _value(config: Config, field: str) -> Any:
 def _from_json(saved: dict[str, Any]) -> Config:
     config = base_config()
     streams = {name: stream_config(**fields) for name, fields in saved.pop("streams").items()}
-    saved["evaluation"]["methods"] = tuple(saved["evaluation"]["methods"])  # JSON has no tuples
+    for field in ("methods", "further_protocols"):  # JSON has no tuples
+        saved["evaluation"][field] = tuple(saved["evaluation"].get(field, ()))
     saved["imports"] = tuple(saved.get("imports", ()))
     config.update(saved)
     with config.unlocked():

@@ -1,14 +1,13 @@
 """What an evaluation found, in sentences: every verdict is an interval that excludes 0, or does not."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from castream_jax.drawing.titles import REFERENCE_HEAD, head_title, method_title
 from castream_jax.reporting.metric_table import (
     BASELINE_METHODS,
     METRICS,
     ordered_heads,
-    ordered_methods,
     percent_of,
     reference_differences,
 )
@@ -16,16 +15,22 @@ from castream_jax.reporting.metric_table import (
 # Above this rank correlation with the maps of a random model, a map is said not to depend on what was learnt.
 UNCHANGED = 0.5
 
-_BASELINE_WORDS = {"random": "random maps", "centre": "a blob in the centre"}
+
+class Words(NamedTuple):
+    """Sentences: `findings` for the top of the report, and each map beside the `baselines`."""
+
+    findings: list[str]
+    baselines: list[str]
 
 
-def in_words(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences for the top of the report: accuracy, heads, methods, baselines, sanity check; fewer, if less is known.
+def in_words(summary: Mapping[str, Any]) -> Words:
+    """Accuracy, heads, methods, what not to use, sanity check; fewer sentences, where less is known.
 
     Args:
         summary: contents of `evaluation/summary.json`.
     """
-    return [*_accuracies(summary), *_heads(summary), *_methods(summary), *_baselines(summary), *_unchanged(summary)]
+    compared = (*_accuracies(summary), *_heads(summary), *_methods(summary))
+    return Words([*compared, *_warnings(summary), *_unchanged(summary)], list(_baselines(summary)))
 
 
 def _accuracies(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -52,26 +57,35 @@ def _methods(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_map(entry)} compared with {method_title(entry['reference'])}: {verdict}."
 
 
+def _warnings(summary: Mapping[str, Any]) -> Iterator[str]:
+    worse_than_chance = []
+    for entry in _to_baseline(summary, "random"):
+        better, worse, _ = _sides(entry)
+        if len(worse) > len(better):
+            worse_than_chance.append(_map(entry))
+    if worse_than_chance:
+        alone = "do not use it alone" if len(worse_than_chance) == 1 else "do not use them alone"
+        yield f"Worse than random maps by more metrics than better: {_listed(worse_than_chance)}; {alone}."
+
+
 def _baselines(summary: Mapping[str, Any]) -> Iterator[str]:
-    found = {
-        (entry["head"], entry["method"], entry["reference"]): entry for entry in summary.get("method_differences", ())
-    }
-    for method in ordered_methods(summary):
-        for head in ordered_heads(summary) if method not in BASELINE_METHODS else ():
-            verdicts = []
-            for baseline, words in _BASELINE_WORDS.items():
-                entry = found.get((head, method, baseline))
-                if entry is None:
-                    continue
-                better, worse, _ = _sides(entry)
-                verdicts.append(f"beats {words} by {_listed(better)}" if better else f"beats {words} by no metric")
-                if worse:
-                    verdicts[-1] += f" and loses to {'them' if baseline == 'random' else 'it'} by {_listed(worse)}"
-                # Masking and curves agree that it is no better than chance.
-                if baseline == "random" and len(worse) > len(better):
-                    verdicts[-1] += ": do not use it alone"
-            if verdicts:
-                yield f"{_map({'head': head, 'method': method})} {'; it '.join(verdicts)}."
+    to_centre = {_map(entry): entry for entry in _to_baseline(summary, "centre")}
+    for entry in _to_baseline(summary, "random"):
+        sides = [f"{_map(entry)} {_beats(entry, 'random maps', 'them')}"]
+        if _map(entry) in to_centre:
+            sides.append(f"it {_beats(to_centre[_map(entry)], 'a blob in the centre', 'it')}")
+        yield f"{'; '.join(sides)}."
+
+
+def _to_baseline(summary: Mapping[str, Any], baseline: str) -> list[Mapping[str, Any]]:
+    entries = summary.get("method_differences", ())
+    return [e for e in entries if e["reference"] == baseline and e["method"] not in BASELINE_METHODS]
+
+
+def _beats(entry: Mapping[str, Any], baseline: str, pronoun: str) -> str:
+    better, worse, _ = _sides(entry)
+    loses = f" and loses to {pronoun} by {_listed(worse)}" if worse else ""
+    return f"beats {baseline} by {_listed(better) if better else 'no metric'}{loses}"
 
 
 def _unchanged(summary: Mapping[str, Any]) -> Iterator[str]:

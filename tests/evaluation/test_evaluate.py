@@ -233,7 +233,9 @@ def test_results_of_another_run_are_replaced_and_this_is_said(trained, capsys):
     config.evaluation.update(protocol="castream-pred", methods=("gradcam",), curves=False)
     summary = evaluate(config, workdir)
     # "differs in" lists fields; wrapped by the terminal or not.
-    assert "another run, which differs in protocol, methods, curves: replacing them" in capsys.readouterr().err
+    assert (
+        "another run, which differs in protocol, methods, curves: they are kept in earlier/" in capsys.readouterr().err
+    )
     rows = read_rows(workdir)
     assert {row["method"] for row in rows} == {"gradcam"}
     assert {row["protocol"] for row in rows} == {castream.get_protocol("castream-pred").hash}

@@ -572,7 +572,9 @@ def test_baselines_are_set_apart_below(workdir):
     summary = read_summary(workdir)
     random = [{"head": head, "method": "random", "AD": 0.9, "AG": 0.1 + 0.1 * (head == "ca")} for head in HEADS]
     summary["metrics"] = random + summary["metrics"]
-    summary["sanity"] = [{"randomised": "projections", "head": "ca", "method": "gradcam", "rank_correlation": -0.25}]
+    row = {"head": "ca", "method": "gradcam"}
+    summary["sanity"] = [row | {"randomised": "nothing", "rank_correlation": 1.0}]
+    summary["sanity"] += [row | {"randomised": "classifier", "rank_correlation": -0.25}]
     (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
     rows = table_rows(summary)
     assert [row.method for row in rows if not row.is_difference][-2:] == ["random", "random"]
@@ -580,8 +582,35 @@ def test_baselines_are_set_apart_below(workdir):
     html = write_report(workdir).read_text()
     bodies = [attributes["class"] for tag, attributes in Page(html).tags if tag == "tbody" and "class" in attributes]
     assert ["baseline" in (name or "") for name in bodies] == [False] * 4 + [True] * 2
-    assert "<td>projections</td>" in html
-    assert "−0.250" in html
+    assert '<td class="quiet">1.00</td>' in html
+    assert '<td class="better">−0.25</td>' in html
+
+
+def test_raw_attention_is_drawn_on_its_own_scale_unless_chosen_otherwise(workdir, browser):
+    with np.load(workdir / "evaluation" / "gallery.npz") as there:
+        arrays = dict(there) | {"range/ca/attention": np.tile(np.array([0.5, 7.25], np.float32), (6, 1))}
+    np.savez(workdir / "evaluation" / "gallery.npz", **arrays)
+    browser.open(write_report(workdir), width=390)
+    shown = (
+        "[...document.querySelectorAll('#cards .card:first-child img')]"
+        ".filter((img) => getComputedStyle(img).display !== 'none').map((img) => img.className)"
+    )
+    assert browser.js(shown) == ["absolute", "", ""]
+    caption = "document.querySelectorAll('#cards .tile figcaption')[1].innerText"
+    assert "at most 7.2 × uniform" in browser.js(caption)
+    browser.js("byId('scale').value = 'stretched'; byId('scale').dispatchEvent(new Event('change'))")
+    assert browser.js(shown) == ["stretched", "", ""]
+    assert browser.js("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_that_is_sent_names_no_folder_of_its_author(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"] |= {"path": "/home/somebody/secret/digits"}
+    (workdir / "config.json").write_text(json.dumps(config | {"imports": ["/home/somebody/secret/own.py"]}))
+    html = write_report(workdir).read_text()
+    assert "somebody" not in html
+    assert str(workdir.parent) not in html
+    assert f"castream train --config config.json --workdir {workdir.name}" in html
 
 
 def test_attention_across_depth_has_a_column_per_stage(workdir, browser):
