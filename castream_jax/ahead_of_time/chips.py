@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -38,7 +38,7 @@ _CHIPS = {
 }
 
 
-def compile_only_devices(topology: str) -> list[jax.Device]:
+def compile_only_devices(topology: str) -> list[Any]:
     """The chips of a topology such as `"v5e:16x16"`, to compile for; nothing can run on them.
 
     Raises:
@@ -59,7 +59,7 @@ def compile_only_devices(topology: str) -> list[jax.Device]:
         ) from error
 
 
-def chip_of(device: jax.Device) -> Chip:
+def chip_of(device: Any) -> Chip:
     """The name and the memory of a device's chip.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
@@ -45,7 +45,7 @@ class Program(NamedTuple):
     remark: str = ""
 
 
-def train_program(config: Config, devices: Sequence[jax.Device]) -> Program:
+def train_program(config: Config, devices: Sequence[Any]) -> Program:
     """One training step, whose batch all `devices` share.
 
     Raises:
@@ -62,7 +62,7 @@ def train_program(config: Config, devices: Sequence[jax.Device]) -> Program:
     return Program(lowered, config.train.batch_size, mesh.size)
 
 
-def evaluate_program(config: Config, devices: Sequence[jax.Device]) -> Program:
+def evaluate_program(config: Config, devices: Sequence[Any]) -> Program:
     """Explaining one batch. Each process evaluates its own images on its own chips, so it is that of one process.
 
     Raises:
@@ -79,7 +79,7 @@ def evaluate_program(config: Config, devices: Sequence[jax.Device]) -> Program:
     memory_bytes = settings.memory_mib * 2**20 or chip_of(devices[0]).memory_bytes // 4  # as on the chip itself
     chunk = chunk_for(model, size, size, memory_bytes, devices[0])
     images = settings.batch_size * mesh.size
-    over_images = functools.partial(jax.ShapeDtypeStruct, sharding=split_over_images(mesh))
+    over_images: Any = functools.partial(jax.ShapeDtypeStruct, sharding=split_over_images(mesh))
     lowered = explain_batch.lower(
         _on_every_device(model, replicated(mesh)),
         over_images((images, size, size, 3), jnp.uint8),

@@ -31,7 +31,7 @@ def _evaluate(closed: jex.ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[j
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
 
     def read(atom: Any) -> Any:
-        return _apart(jnp.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, jex.Literal) else values[atom]
+        return _apart(jnp.asarray(atom.val, atom.val.dtype)) if isinstance(atom, jex.Literal) else values[atom]
 
     for equations in _groups(jaxpr.eqns):
         run = _function(equations[0])
@@ -77,6 +77,6 @@ def _function(equation: Any) -> Callable[[Sequence[jax.Array]], list[jax.Array]]
 
 
 def _apart(array: jax.Array) -> jax.Array:
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # of integers, which are not rounded
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):  # of integers, which are not rounded
         return array
     return lax.optimization_barrier(array)

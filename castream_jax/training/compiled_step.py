@@ -43,7 +43,7 @@ def compiled_step(
     optimizer: optax.GradientTransformation,
     average: MovingAverage | None,
     mesh: Mesh,
-) -> Callable[..., State]:
+) -> jax.stages.Wrapped:
     """The training step of a batch that the devices of the mesh share; it gives the state's memory to the next one."""
     drops = config.train.target == "streams" and any(stream.dropout for stream in config.streams.values())
     step = make_train_step(
