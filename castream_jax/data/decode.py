@@ -20,6 +20,8 @@ from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from castream_jax.data.jpeg import decode_jpeg
+
 # Of the formats that hold one picture and that Pillow reads without another program.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".png", ".apng",
@@ -149,16 +151,19 @@ class EncodedImage:
         return Traits(self.orientation != 1, grey, image.has_transparency_data)
 
     @functools.cached_property
+    def _content(self) -> bytes:
+        """Of the file, read at once: Pillow would read it in many small pieces."""
+        return self.stored()
+
+    @functools.cached_property
     def _image(self) -> Image.Image:
         with naming(self._name, self._decoding):
             limit = self._decoding.max_pixels
             if limit:
                 allow_pixels(limit)
-            # At once: Pillow would read a file in many small pieces.
-            content = self.stored()
-            if not content:
+            if not self._content:
                 raise ValueError("it is empty")
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(self._content))
             if limit and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width * image.height} pixels, limit {limit}")
             return image
@@ -175,6 +180,9 @@ class EncodedImage:
         """
         image = self._image
         with naming(self._name, self._decoding):
+            plain = reduction == 1 and image.format == "JPEG" and not self._decoding.exif_orientation
+            if plain and (pixels := decode_jpeg(self._content)) is not None:
+                return Image.fromarray(pixels)
             if reduction > 1:
                 image.draft(None, (image.width // reduction, image.height // reduction))
             return to_rgb(image, self._decoding.exif_orientation)

@@ -7,10 +7,12 @@ a crop of the original lies in it.
 import io
 from typing import Any, Literal, NamedTuple
 
+from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
 from castream_jax.data.decode import EncodedImage
+from castream_jax.data.jpeg import decode_jpeg
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import as_image, image_size, resize, shorter_side
 
@@ -77,7 +79,12 @@ class PreparedImage(EncodedImage):
         return self._size
 
     def decode(self, reduction: int = 1) -> Image.Image:
-        return super().decode()
+        pixels = decode_jpeg(self.stored())
+        return super().decode() if pixels is None else Image.fromarray(pixels)
+
+    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+        pixels = decode_jpeg(self.stored())
+        return super().pixels() if pixels is None else pixels
 
 
 def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:

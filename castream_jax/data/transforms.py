@@ -80,6 +80,28 @@ class NoteSize(grain.transforms.Map):
         return {**element, "size": np.array(image_size(element), np.int32)}
 
 
+@dataclass(frozen=True)
+class DeviceSquare(grain.transforms.Map):
+    """`Squash` of an image that the device goes on with: an array, and without boxes, which nobody moves there.
+
+    An image that was prepared at this size is decoded and no more.
+    """
+
+    takes_images: ClassVar[bool] = True
+    size: int
+    draft: bool = False
+
+    def map(self, element: Record) -> Record:
+        pixels: Any = element["pixels"]
+        if isinstance(pixels, EncodedImage) and not self.draft:
+            pixels = pixels.pixels()
+        changed: Any = {key: value for key, value in element.items() if key != "box"} | {"pixels": pixels}
+        if isinstance(pixels, np.ndarray) and pixels.shape[:2] == (self.size, self.size):
+            return changed
+        squashed: Any = Squash(self.size, self.draft).map(changed)
+        return squashed | {"pixels": np.asarray(squashed["pixels"])}
+
+
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of an image once its shorter side is `side`, as torchvision has it: the other is truncated."""
     if height < width:
