@@ -13,6 +13,10 @@ Both sides hand over batches: PyTorch's are float32, normalised, on the host (to
 uint8, which the device normalises. "draft" decodes large JPEGs at a fraction of their size. Its deviation from exact
 decoding is printed as the mean and the largest difference of pixel values, of 255.
 
+"prepared" reads what `castream data prepare` makes of these images, at side 256 and quality 90: decoded alone, with the
+host's random crops, and as the device wants them that crops itself. `ratio_to_raw` is to the host's random crops of the
+images as they are; the loader's own cost is what its batches take beside decoding.
+
 `--step` measures something else, on the device JAX uses and all cores: the share of a training step (streams beside the
 named frozen backbone) that is spent waiting for data.
 """
@@ -43,17 +47,24 @@ from castream_jax.data import (
     RandomFlip,
     RandomResizedCrop,
     Squash,
+    Subset,
     eval_loader,
     train_loader,
 )
+from castream_jax.data.jpeg import simplejpeg
+from castream_jax.data.prepare import Split, prepare
+from castream_jax.data.prepared_images import JpegForm, PreparedImage
+from castream_jax.data.prepared_source import PreparedSource
 from castream_jax.data.reader import Transform
+from castream_jax.data.source import Source
+from castream_jax.data.transforms import DeviceSquare, NoteSize
 
 try:
     from pytorch_models import torch, torchvision
 except ModuleNotFoundError:
     torch = torchvision = None
 
-SIZE, BATCH = 224, 50
+SIZE, SIDE, BATCH = 224, 256, 50
 
 
 def main() -> None:
@@ -81,10 +92,47 @@ def measure(source: ImageNet, arguments: argparse.Namespace) -> dict[str, Any]:
         "evaluation (squash), draft": compare(source, arguments, train=False, draft=True),
         "training (random crop, flip, brightness)": compare(source, arguments, train=True, draft=False),
         "training, draft": compare(source, arguments, train=True, draft=True),
+        "prepared (random crop, flip, brightness)": compare_prepared(source, arguments),
         "pillow": PIL.__version__,
+        "simplejpeg": None if simplejpeg is None else simplejpeg.__version__,
         "libjpeg_turbo": features.version("libjpeg_turbo"),
         "torch": None if torch is None else torch.__version__,
     }
+
+
+def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Images per second of processor time from files as they are and from prepared ones, cropped by host or device."""
+    with tempfile.TemporaryDirectory() as temporary:
+        images = Subset(source, range(min(arguments.images, len(source))))
+        prepare({"train": Split(images, JpegForm(SIDE, 90))}, Path(temporary), origin={})
+        made = PreparedSource(temporary, "train")
+        batch = min(BATCH, len(images))
+        files = [made.open(index)["pixels"].stored() for index in range(len(made))]
+        on_device = [NoteSize(), DeviceSquare(SIDE)]
+
+        def batches(source: Source, chain: Sequence[Transform], numbered: bool = False) -> Iterable[Any]:
+            options: dict[str, Any] = {"batch_size": batch, "transforms": chain, "num_threads": arguments.threads}
+            return train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
+
+        def decoded() -> Iterable[Any]:
+            return ([PreparedImage(file, "", (SIDE, SIDE), "").pixels()] for file in files)
+
+        sides: dict[str, Callable[[], Iterable[Any]]] = {
+            "raw": lambda: batches(images, transforms(True, False)),
+            "prepared": lambda: batches(made, transforms(True, False)),
+            "prepared_cropped_on_device": lambda: batches(made, on_device, numbered=True),
+            "prepared_decoding_alone": lambda: ((pixels, None) for pixels in decoded()),
+        }
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(arguments.rounds + 1):  # the first is for the file cache
+            for side, each in sides.items():
+                rates[side].append(consume(each()))
+    median = {side: statistics.median(values[1:]) for side, values in rates.items()}
+    result: dict[str, Any] = {f"{side}_images_per_second": round(value, 1) for side, value in median.items()}
+    for side in ("prepared", "prepared_cropped_on_device"):
+        result[f"ratio_to_raw_of_{side}"] = round(median[side] / median["raw"], 3)
+    decoding, loading = median["prepared_decoding_alone"], median["prepared_cropped_on_device"]
+    return result | {"loader_own_cost_of_decoding": round(decoding / loading - 1, 3)}
 
 
 def write_photographs(root: Path, split: str, count: int) -> Path:

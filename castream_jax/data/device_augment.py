@@ -4,9 +4,8 @@ What is drawn for an image is a function of (seed, epoch, record): a resumed tra
 another number of devices. Host and device draw from the same distributions, by different generators.
 
 A crop is a matrix of weights for the columns and then one for the rows: Pillow's antialiased bilinear filter, in its
-fixed-point arithmetic. Of the same part of the same image the pixels are Pillow's, to the bit, where Pillow begins with
-the columns, too. From release 13 on it begins with the rows where that is cheaper; then values differ by up to one of
-255 levels, as those of two releases of Pillow do.
+fixed-point arithmetic. Of the same part of the same image the pixels are Pillow's to the bit, up to Pillow 12. Pillow
+13 begins with the rows of some images that are higher than wide: their values differ by up to one of 255 levels.
 """
 
 from collections.abc import Callable, Mapping
