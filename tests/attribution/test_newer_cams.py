@@ -50,6 +50,7 @@ def test_shapleycam_adds_the_second_order():
     np.testing.assert_allclose(found, np.maximum(np.einsum("bhwd,bd->bhw", features, weights), 0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_shapleycam_is_gradcam_where_heads_pool_and_the_classifier_is_linear():
     """Attention sums to 1: a channel that is raised everywhere raises the representation by a constant."""
     backbone = castream.load_backbone("cifar_resnet8", "digits")
@@ -62,6 +63,7 @@ def test_shapleycam_is_gradcam_where_heads_pool_and_the_classifier_is_linear():
         np.testing.assert_allclose(found[head], gradcam[head], rtol=0, atol=1e-5 * float(gradcam[head].max()))
 
 
+@pytest.mark.slow
 def test_finercam_of_two_classes_is_gradcam_of_their_difference():
     backbone = castream.create_backbone("cifar_resnet8", 2, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
@@ -81,6 +83,7 @@ def test_finercam_needs_another_class():
         castream.attribute(model, np.zeros((1, 32, 32, 3), np.float32), np.zeros(1, np.int32), methods=("finercam",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["eigencam", "shapleycam", "finercam"])
 def test_maps_are_those_of_pytorch_grad_cam(method: str, torch: ModuleType, torchvision: ModuleType):
     """Under GAP, ResNet-18 with random weights, 128 x 160 pixels, the class predicted; at feature resolution."""
