@@ -1,4 +1,4 @@
-"""What configs share: the methods of the tables, and the small forms that rehearse an experiment on little data.
+"""What configs share: the methods of the tables, and the small forms that rehearse an experiment on small data.
 
 `configs/imagenet/resnet50.py:small` is the form `small` of a config. Small forms run in minutes on two CPU cores. They
 rehearse an experiment from end to end; their numbers are of other data and are never compared with the paper's.
