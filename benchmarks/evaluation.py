@@ -264,11 +264,11 @@ def our_side(
     state = nnx.state(model)
     begin = time.perf_counter()
     arrays = jnp.asarray(pixels), jnp.asarray(labels)
-    compiled = explain_batch.lower(model, *arrays, methods=methods, protocol=PROTOCOL, chunk=chunk).compile()
+    compiled = explain_batch.lower(model, *arrays, methods=methods, protocols=(PROTOCOL,), chunk=chunk).compile()
     seconds = time.perf_counter() - begin
 
     def side(pixels: np.ndarray, labels: np.ndarray) -> Results:
-        _, maps, scores = jax.device_get(compiled(state, pixels, labels))
+        _, (maps,), (scores,) = jax.device_get(compiled(state, pixels, labels))
         return {key: {"map": maps[key], **scores[key]} for key in maps}
 
     return side, seconds
