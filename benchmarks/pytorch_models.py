@@ -23,7 +23,8 @@ except RuntimeError:  # torchvision was installed without its compiled operators
 
 from castream_jax.backbones import Backbone, torch_state_dict
 from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from castream_jax.stream import CrossAttentionStream, torch_stream_state_dict
+from castream_jax.stream import CrossAttentionStream
+from castream_jax.stream_weights import torch_stream_state_dict
 
 
 class Network(nn.Module):

@@ -23,6 +23,6 @@ from .protocol import get_protocol as get_protocol
 from .runtime.cpu import prepare_cpu as prepare_cpu
 from .stream import CrossAttentionStream as CrossAttentionStream
 from .stream import GlobalAveragePooling as GlobalAveragePooling
-from .stream import load_torch_stream as load_torch_stream
-from .stream import torch_stream_state_dict as torch_stream_state_dict
+from .stream_weights import load_torch_stream as load_torch_stream
+from .stream_weights import torch_stream_state_dict as torch_stream_state_dict
 from .version import __version__ as __version__

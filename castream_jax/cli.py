@@ -7,6 +7,7 @@ import sys
 
 from castream_jax.commands import (
     bench,
+    compile,
     completion,
     convert,
     data,
@@ -14,6 +15,7 @@ from castream_jax.commands import (
     evaluate,
     explain,
     export,
+    methods,
     mistakes,
     models,
     protocol,
@@ -34,10 +36,12 @@ COMMANDS = (
     reproduce,
     explain,
     models,
+    methods,
     protocol,
     convert,
     export,
     bench,
+    compile,
     data,
     doctor,
 )

@@ -3,7 +3,7 @@
 Axes: b image, p = h w positions of a stage, d channels of that stage, n attention head, c = d / n channels of a head.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import functools
 import itertools
 import math
@@ -13,14 +13,13 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
-import numpy as np
 
 from castream_jax.kernels.attention_pooling import weighted_sum
 from castream_jax.kernels.precision import PRECISION
 from castream_jax.kernels.product import product
 from castream_jax.kernels.times_transposed import times_transposed
 from castream_jax.layers import linear
-from castream_jax.weights.names import check_names, check_values, without_wrappers
+from castream_jax.runtime.built_at_once import built_at_once
 
 # S0 … SL, each of its own size.
 Stages = Sequence[Float[Array, "b _hl _wl _dl"]]
@@ -161,32 +160,17 @@ class CrossAttentionStream(nnx.Module):
         self.num_heads = num_heads
         self.use_bias = use_bias
         self.dropout = dropout
-        self.cls_token = nnx.Param(1.0 + jax.random.normal(rngs.params(), (num_queries, dims[0])))
-        self.attentions = nnx.List(
-            [
-                CrossAttention(num_heads)
-                if block == "ca"
-                else ProjectedCrossAttention(dim, num_heads, use_bias=use_bias, rngs=rngs)
-                for dim in dims
-            ]
+        drawn = built_at_once(
+            _drawn,
+            rngs,
+            dims=dims,
+            block=block,
+            num_queries=num_queries,
+            num_heads=num_heads,
+            use_bias=use_bias,
+            init=init,
         )
-        self.projections = nnx.List(
-            [
-                linear(dim, next_dim, rngs, use_bias=use_bias, kernel_init=_xavier, bias_init=_torch_bias_init(dim))
-                for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
-            ]
-        )
-        if init == "gap":
-            self._start_as_average_pooling()
-
-    def _start_as_average_pooling(self) -> None:
-        if len(self.projections) == 1:
-            self.cls_token[...] = jnp.zeros_like(self.cls_token[...])
-        else:
-            _set_linear(self.projections[-2], 0)
-        _set_linear(self.projections[-1], 1)
-        if isinstance(last := self.attentions[-1], ProjectedCrossAttention):
-            _set_linear(last.value, 1)
+        self.cls_token, self.attentions, self.projections = drawn.cls_token, drawn.attentions, drawn.projections
 
     def __call__(
         self, stages: Stages, query: Int[Array, " b"] | None = None, dropout_keys: Key[Array, " b"] | None = None
@@ -257,6 +241,42 @@ class CrossAttentionStream(nnx.Module):
         return self.cls_token[...][query]
 
 
+def _drawn(
+    *, dims: tuple[int, ...], block: str, num_queries: int, num_heads: int, use_bias: bool, init: str, rngs: nnx.Rngs
+) -> nnx.Dict:
+    """The modules of a `CrossAttentionStream`, by its attributes."""
+    modules = nnx.Dict(
+        cls_token=nnx.Param(1.0 + jax.random.normal(rngs.params(), (num_queries, dims[0]))),
+        attentions=nnx.List(
+            [
+                CrossAttention(num_heads)
+                if block == "ca"
+                else ProjectedCrossAttention(dim, num_heads, use_bias=use_bias, rngs=rngs)
+                for dim in dims
+            ]
+        ),
+        projections=nnx.List(
+            [
+                linear(dim, next_dim, rngs, use_bias=use_bias, kernel_init=_xavier, bias_init=_torch_bias_init(dim))
+                for dim, next_dim in zip(dims, (*dims[1:], dims[-1]), strict=True)
+            ]
+        ),
+    )
+    if init == "gap":
+        _start_as_average_pooling(modules)
+    return modules
+
+
+def _start_as_average_pooling(modules: nnx.Dict) -> None:
+    if len(modules.projections) == 1:
+        modules.cls_token[...] = jnp.zeros_like(modules.cls_token[...])
+    else:
+        _set_linear(modules.projections[-2], 0)
+    _set_linear(modules.projections[-1], 1)
+    if isinstance(last := modules.attentions[-1], ProjectedCrossAttention):
+        _set_linear(last.value, 1)
+
+
 def _set_linear(layer: nnx.Linear, factor: int) -> None:
     """Makes a layer multiply what it is given by `factor`, 0 or 1, and add nothing."""
     layer.kernel[...] = factor * jnp.eye(layer.in_features, layer.out_features)
@@ -268,62 +288,3 @@ def _torch_bias_init(fan_in: int) -> nnx.Initializer:
     """torch.nn.Linear's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which the official code keeps."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def load_torch_stream(stream: CrossAttentionStream, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Copies a stream of the official implementation (`{official name: array}`) into `stream`, in place.
-
-    Official names: `cls_token` `[1, num_queries, d]`; then, per stage, `base`, `l1` … (ResNets) or `cls_stream.N`
-    (ConvNeXts), each with `.to_out.1.weight` and `.to_out.1.bias`. The official code has no PROJ -> CA layers; here
-    they are `.to_k` and `.to_v`.
-
-    Raises:
-        ValueError: if any name is missing, extra or of another shape, or any value is not finite; the names are listed
-            and nothing is changed.
-    """
-    state_dict = without_wrappers(state_dict)
-    convnext = any(name.startswith("cls_stream.") for name in state_dict)
-    variables = _official_variables(stream, "convnext" if convnext else "resnet")
-    check_names(
-        f"a stream from S{stream.start_stage} on (block {stream.block!r}, {stream.num_queries} queries)",
-        expected={
-            name: (1, *variable.shape) if name == "cls_token" else variable.shape[::-1]
-            for name, variable in variables.items()
-        },
-        given={name: np.shape(value) for name, value in state_dict.items()},
-    )
-    check_values("a stream", {name: np.asarray(value) for name, value in state_dict.items()})
-    for name, variable in variables.items():
-        value = np.asarray(state_dict[name], np.float32)
-        variable.set_value(jnp.asarray(value[0] if name == "cls_token" else value.T))
-
-
-def torch_stream_state_dict(
-    stream: CrossAttentionStream, style: Literal["resnet", "convnext"] = "resnet"
-) -> dict[str, np.ndarray]:
-    """The inverse of `load_torch_stream`: `{official name: array}`, named as the official `style` of trunk names them.
-
-    Raises:
-        ValueError: for another style.
-    """
-    if style not in ("resnet", "convnext"):
-        raise ValueError(f"style must be 'resnet' or 'convnext', got {style!r}.")
-    arrays = {name: np.asarray(variable[...]) for name, variable in _official_variables(stream, style).items()}
-    return {
-        name: value[None] if name == "cls_token" else np.ascontiguousarray(value.T) for name, value in arrays.items()
-    }
-
-
-def _official_variables(stream: CrossAttentionStream, style: Literal["resnet", "convnext"]) -> dict[str, nnx.Variable]:
-    variables: dict[str, nnx.Variable] = {"cls_token": stream.cls_token}
-    for number, (attention, projection) in enumerate(zip(stream.attentions, stream.projections, strict=True)):
-        stage = number + stream.start_stage
-        prefix = f"cls_stream.{number}" if style == "convnext" else ("base" if stage == 0 else f"l{stage}")
-        layers = {"to_out.1": projection}
-        if isinstance(attention, ProjectedCrossAttention):
-            layers |= {"to_k": attention.key, "to_v": attention.value}
-        for layer_name, layer in layers.items():
-            variables[f"{prefix}.{layer_name}.weight"] = layer.kernel
-            if layer.bias is not None:
-                variables[f"{prefix}.{layer_name}.bias"] = layer.bias
-    return variables

@@ -14,7 +14,7 @@ from castream_jax.attribution.methods import register_method
 from castream_jax.kernels.chunks import map_chunks
 
 
-@register_method("ablationcam", chunked=True)
+@register_method("ablationcam", chunked=True, paper="Desai and Ramaswamy, WACV 2020")
 def ablationcam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """`relu(sum_k w_k F_k)` with `w_k = (y - y_k) / y`, where `y_k` is the logit with channel k set to 0 (eq. 3).
 

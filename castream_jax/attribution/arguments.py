@@ -38,7 +38,7 @@ def check_pixels(pixels: Any) -> Float[Array, "b height width 3"]:
         raise ValueError(f"pixels must be floating point in [0, 1], got {pixels.dtype}{hint}.")
     pixels = native(pixels)
     check_range("pixels", pixels, "the model normalises them itself, and 8-bit values are divided by 255")
-    return jnp.asarray(pixels)
+    return pixels if isinstance(pixels, jax.Array) else jax.device_put(pixels)  # jnp.asarray compiles a program
 
 
 def native(values: AnyArray) -> AnyArray:

@@ -6,10 +6,11 @@ S2's attention head 0. The same of `attention_logits`. A head that does not read
 
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.attribution.methods import register_method
+from castream_jax.attribution.methods import parse_method, register_method
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol
 from castream_jax.stream import CrossAttentionStream
@@ -29,7 +30,7 @@ def _check(model: Model, protocol: Protocol, stage: int | None = None, attention
         raise ValueError(f"There is no attention head {attention_head}: the stream's are 0 … {most - 1}.")
 
 
-@register_method("attention", check=_check)
+@register_method("attention", check=_check, paper="Torres et al., CVPR Workshops 2024, arXiv:2404.14996")
 def attention(
     inputs: Inputs, stage: int | None = None, attention_head: int | None = None
 ) -> dict[str, Float[Array, "b h w"]]:
@@ -43,7 +44,7 @@ def attention(
     return _of_streams(inputs, lambda stream: stream(inputs.stages, inputs.query)[1], stage, attention_head)
 
 
-@register_method("attention_logits", check=_check)
+@register_method("attention_logits", check=_check, paper="Torres et al., CVPR Workshops 2024, arXiv:2404.14996")
 def attention_logits(
     inputs: Inputs, stage: int | None = None, attention_head: int | None = None
 ) -> dict[str, Float[Array, "b h w"]]:
@@ -51,6 +52,21 @@ def attention_logits(
     return _of_streams(
         inputs, lambda stream: stream.attention_logits(inputs.stages, inputs.query), stage, attention_head
     )
+
+
+def attention_ranges(inputs: Inputs, methods: Sequence[str]) -> dict[tuple[str, str], Float[Array, "b 2"]]:
+    """Least and greatest attention of each map of raw attention among `methods`, in multiples of uniform attention.
+
+    A map in [0, 1] has lost both: a nearly uniform attention looks as decided as any other.
+    """
+    ranges = {}
+    for text in methods:
+        method, numbers, inverted = parse_method(text)
+        if method.function is attention and not inverted:
+            for head, scores in attention(inputs, *numbers).items():
+                positions = scores.shape[1] * scores.shape[2]
+                ranges[head, text] = positions * jnp.stack([scores.min((1, 2)), scores.max((1, 2))], axis=1)
+    return ranges
 
 
 def _of_streams(

@@ -29,7 +29,7 @@ def _check(model: Model, protocol: Protocol) -> None:
         )
 
 
-@register_method("cam", check=_check)
+@register_method("cam", check=_check, paper="Zhou et al., CVPR 2016, arXiv:1512.04150")
 def cam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """`sum_k w_k F_k` with `w` the class's row of the linear layer, without ReLU (paper, eq. 1, with h the identity).
 

@@ -14,13 +14,13 @@ from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.methods import register_method
 
 
-@register_method("gradcam")
+@register_method("gradcam", paper="Selvaraju et al., ICCV 2017, arXiv:1610.02391")
 def gradcam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """Grad-CAM (Selvaraju et al., 2017): `relu(sum_k w_k F_k)`, `w_k` the mean of `g_k` over positions."""
     return {head: weighted(inputs.features, inputs.gradient(head).mean((1, 2))) for head in inputs.model.heads}
 
 
-@register_method("gradcam++")
+@register_method("gradcam++", paper="Chattopadhay et al., WACV 2018, arXiv:1710.11063")
 def gradcampp(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """Grad-CAM++ (Chattopadhay et al., 2018): `relu(sum_k w_k F_k)`, `w_k = sum_ij alpha_ijk relu(g_ijk)`.
 
@@ -42,7 +42,7 @@ def gradcampp(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     return maps
 
 
-@register_method("xgradcam")
+@register_method("xgradcam", paper="Fu et al., BMVC 2020, arXiv:2008.02312")
 def xgradcam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """XGrad-CAM (Fu et al., 2020): `relu(sum_k w_k F_k)`, `w_k` the mean of `g_k` weighted by `F_k` over positions.
 
@@ -55,13 +55,13 @@ def xgradcam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     }
 
 
-@register_method("hirescam")
+@register_method("hirescam", paper="Draelos and Carin, 2020, arXiv:2011.08891")
 def hirescam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """HiResCAM (Draelos and Carin, 2020): `relu(sum_k g_k F_k)`, each position with its own gradient."""
     return {head: jax.nn.relu((inputs.gradient(head) * inputs.features).sum(-1)) for head in inputs.model.heads}
 
 
-@register_method("layercam")
+@register_method("layercam", paper="Jiang et al., IEEE TIP 30, 2021")
 def layercam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """LayerCAM (Jiang et al., 2021): `relu(sum_k relu(g_k) F_k)`, made for earlier stages (`target_stage`)."""
     return {

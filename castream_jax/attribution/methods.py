@@ -28,6 +28,12 @@ class Method(NamedTuple):
     finished: bool
     chunked: bool
     check: Check | None
+    paper: str = ""
+
+    @property
+    def line(self) -> str:
+        """What the method computes: the first line of the function's docstring, empty where there is none."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
 class Call(NamedTuple):
@@ -42,7 +48,7 @@ METHODS: dict[str, Method] = {}
 
 
 def register_method(
-    name: str, *, finished: bool = False, chunked: bool = False, check: Check | None = None
+    name: str, *, finished: bool = False, chunked: bool = False, check: Check | None = None, paper: str = ""
 ) -> Callable[[Function], Function]:
     """Makes `attribute(…, methods=(name,))` call the decorated function.
 
@@ -56,6 +62,8 @@ def register_method(
         chunked: the function reads `Inputs.chunk`, whose default takes a compilation to work out.
         check: called with model, protocol and the numbers before anything is computed; raises a ValueError where the
             method has no map for them.
+        paper: where the method was published, for `castream methods`, which prints the first line of the function's
+            docstring, too.
 
     Raises:
         ValueError: if the name is taken, or could not be told from numbers or an inversion.
@@ -66,7 +74,7 @@ def register_method(
     def register(function: Function) -> Function:
         if name in METHODS:
             raise ValueError(f"There is already an attribution method {name!r}: choose another name.")
-        METHODS[name] = Method(function, finished, chunked, check)
+        METHODS[name] = Method(function, finished, chunked, check, paper)
         return function
 
     return register

@@ -36,7 +36,7 @@ class _ClassOfImage(NamedTuple):
     label: Int[Array, " jobs"]
 
 
-@register_method("opticam", finished=True, chunked=True)
+@register_method("opticam", finished=True, chunked=True, paper="Zhang et al., CVIU 248, 2024, arXiv:2301.07002")
 def opticam(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
     """`U(sum_k softmax(u)_k F_k)` scaled to [0, 1], at the image's resolution, where `u` maximises the class's logit.
 

@@ -25,7 +25,7 @@ class _RandomMask(NamedTuple):
     mask: Int[Array, " jobs"]
 
 
-@register_method("rise", chunked=True)
+@register_method("rise", chunked=True, paper="Petsiuk et al., BMVC 2018, arXiv:1806.07421")
 def rise(inputs: Inputs) -> dict[str, Float[Array, "b height width"]]:
     """`sum_i p_i M_i / (N p)` over N masks with cells on with probability p (eq. 6), at the image's resolution."""
     model, pixels, protocol = inputs.model, inputs.pixels, inputs.protocol

@@ -26,7 +26,7 @@ class _ChannelMask(NamedTuple):
     channel: Int[Array, " jobs"]
 
 
-@register_method("scorecam", chunked=True)
+@register_method("scorecam", chunked=True, paper="Wang et al., CVPR Workshops 2020, arXiv:1910.01279")
 def scorecam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """`relu(sum_k w_k F_k)`, over the `protocol.scorecam_channels` most active channels, or all of them."""
     channels = most_active(inputs.features, inputs.protocol.scorecam_channels)

@@ -9,6 +9,7 @@ import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.plugins import load_plugins
+from castream_jax.runtime.built_at_once import built_at_once
 from castream_jax.runtime.traced_rngs import traced_rngs
 
 
@@ -90,14 +91,16 @@ def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs
     architecture = get_architecture(name)
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"rngs must be a flax.nnx.Rngs, such as nnx.Rngs(0), got {rngs!r}.")
-    options = {} if taps is None or taps == "official" else {"taps": taps}
+    options = {}
+    if taps is not None and taps != "official":
+        options["taps"] = tuple(taps) if isinstance(taps, list) else taps
     if num_classes is None:
         num_classes = architecture.num_classes
     if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
         raise ValueError(f"num_classes must be a whole number, got {num_classes!r}.")
     if num_classes < 1:
         raise ValueError(f"num_classes must be positive, got {num_classes}.")
-    backbone = architecture.builder(num_classes=int(num_classes), rngs=rngs, **options)
+    backbone = built_at_once(architecture.builder, rngs, num_classes=int(num_classes), **options)
     backbone.eval()
     return backbone
 

@@ -1,8 +1,7 @@
 """`castream evaluate`: accuracy and interpretability of a trained workdir."""
 
 import argparse
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from castream_jax.commands.start import OVERRIDES, add_run_options, open_run_config, start, user_path
@@ -25,16 +24,21 @@ def run(arguments: argparse.Namespace) -> None:
     from castream_jax.runtime.processes import exit_when_peer_dies
 
     with exit_when_peer_dies():
-        print_results(evaluate(config, arguments.workdir), arguments.workdir)
+        evaluate(config, arguments.workdir)
+        print_results(arguments.workdir, config.evaluation.further_protocols)
 
 
-def print_results(summary: Mapping[str, Any], workdir: str) -> None:
-    """Prints the table of an evaluation, writes the report and prints its path; in process 0 alone."""
+def print_results(folder: str, further_protocols: Sequence[str] = ()) -> None:
+    """Prints the table of an evaluation, writes its report and prints the path, by protocol; in process 0 alone."""
     import jax
 
     from castream_jax.commands.result_console import ResultConsole
+    from castream_jax.experiment.workdir import Workdir
     from castream_jax.reporting import metric_table, write_report
 
-    if jax.process_index() == 0:
-        ResultConsole().print(metric_table(summary))
-        print(write_report(Path(workdir).resolve()))
+    if jax.process_index() != 0:
+        return
+    workdir = Workdir.at(folder)
+    for results in (workdir, *map(workdir.under, further_protocols)):
+        ResultConsole().print(metric_table(results.read_summary()))
+        print(write_report(results))

@@ -28,4 +28,5 @@ def run(arguments: argparse.Namespace) -> None:
     from castream_jax.training import train
 
     train(config, arguments.workdir)
-    print_results(evaluate(config, arguments.workdir), arguments.workdir)
+    evaluate(config, arguments.workdir)
+    print_results(arguments.workdir)

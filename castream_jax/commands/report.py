@@ -20,7 +20,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the report and prints its path."""
+    from castream_jax.experiment.workdir import Workdir
     from castream_jax.reporting import write_report
 
-    compare = [Path(workdir).resolve() for workdir in arguments.compare]
-    print(write_report(Path(arguments.workdir).resolve(), compare))
+    workdir = Workdir.at(arguments.workdir)
+    print(write_report(workdir, [Path(other).resolve() for other in arguments.compare]))
+    for results in workdir.further_protocols:
+        print(write_report(results))

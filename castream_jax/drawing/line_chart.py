@@ -1,6 +1,7 @@
 """Lines with their bands: on any axes, and as a chart of a page of HTML."""
 
 from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -77,7 +78,11 @@ def draw_series(ax: Axes, series: Series) -> Line2D:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], x_label: str, y_limits: tuple[float, float] | None = None
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_limits: tuple[float, float] | None = None,
+    y_most: float = math.inf,
 ) -> Chart:
     """Draws lines that share one pair of axes.
 
@@ -86,12 +91,13 @@ def line_chart(
         series: at least one line of at least one finite point.
         x_label: printed below the x axis.
         y_limits: range that the y axis covers at least; by default that of the data.
+        y_most: where the y axis ends at the latest, such as 100 %.
     """
     lower = [s.y if s.band is None else s.band[0] for s in series]
     upper = [s.y if s.band is None else s.band[1] for s in series]
     y_min, y_max = y_limits or (min(map(np.min, lower)), max(map(np.max, upper)))
     x_min, x_max = min(0.0, *(np.min(s.x) for s in series)), max(np.max(s.x) for s in series)
-    y_ticks = _ticks(y_min, y_max)
+    y_ticks = [value for value in _ticks(y_min, y_max) if value <= max(y_most, y_max)]
     # The y axis ends on ticks, the x axis, which starts at 0, on the data: time should fill the width.
     x_low, x_high = (x_min, x_max) if x_max > x_min else (x_min - 0.5, x_max + 0.5)
     x_ticks = [value for value in _ticks(x_low, x_high) if x_low <= value <= x_high]
@@ -106,7 +112,7 @@ def line_chart(
                 line.set(marker="o", markersize=5, markeredgewidth=0)
         ax.set_xticks(x_ticks, [_tick_label(value) for value in x_ticks])
         ax.set_yticks(y_ticks, [_tick_label(value) for value in y_ticks])
-        ax.set(xlim=(x_low, x_high), ylim=(y_ticks[0], y_ticks[-1]), xlabel=x_label)
+        ax.set(xlim=(x_low, x_high), ylim=(y_ticks[0], max(y_ticks[-1], y_max)), xlabel=x_label)
         svg = inline_svg(figure)
     description = "; ".join(f"{s.label} from {s.y[0]:.3g} to {s.y[-1]:.3g}" for s in series)
     told_apart = (s for s in series if s.style != PLAIN)

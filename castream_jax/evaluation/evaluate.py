@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 
 from castream_jax.evaluation.explain_parts import explain_parts
 from castream_jax.evaluation.identity import claim_results
-from castream_jax.evaluation.open import open_evaluation
+from castream_jax.evaluation.open import Evaluation, open_evaluation, under
 from castream_jax.evaluation.parts import list_parts
-from castream_jax.evaluation.replaced import replacing_results
+from castream_jax.evaluation.replaced import restoring_results
 from castream_jax.evaluation.write_summary import write_summary
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.lock import only_one
@@ -34,6 +34,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     batches sums are rounded differently, and pixels of nearly equal saliency change places. The last batch is padded,
     and the padding is counted nowhere.
 
+    The same is done under each of `config.evaluation.further_protocols`, on the same images and model, with results of
+    its own in `evaluation/under-<protocol>/`.
+
     Parts that are there already, whole and of this very run (see `identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
     meet only before the first part and after the last.
@@ -44,19 +47,28 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         mesh: devices of this process to use; by default all of them.
 
     Returns:
-        The summary: metrics as fractions.
+        The summary under `config.evaluation.protocol`: metrics as fractions.
 
     Raises:
         FileNotFoundError: if there is no trained model or no data.
         ValueError: if workdir, weights, data, methods or protocol do not fit, the model's output is not finite on an
             image, or another evaluation holds the workdir.
     """
-    # --- open ---
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
     evaluation = open_evaluation(config, workdir, mesh)
-    workdir, settings, images = evaluation.workdir, config.evaluation, len(evaluation.source)
+    # All of them are checked before the first one begins.
+    further = [under(evaluation, name) for name in config.evaluation.further_protocols]
+    summary = _evaluate(evaluation)
+    for one in further:
+        _evaluate(one)
+    return summary
 
-    with only_one(workdir, "evaluation"), replacing_results(workdir):
+
+def _evaluate(evaluation: Evaluation) -> dict[str, Any]:
+    """`evaluate` under one protocol."""
+    workdir, settings, images = evaluation.workdir, evaluation.config.evaluation, len(evaluation.source)
+
+    with only_one(workdir, "evaluation"), restoring_results(workdir):
         # --- resume ---
         say = Progress("evaluate", total=images, unit="images").say
         for remark in evaluation.remarks():

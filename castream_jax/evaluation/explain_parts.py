@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Bool, Int
 import numpy as np
 
@@ -20,7 +19,7 @@ from castream_jax.metrics.localisation import localisation_scores
 from castream_jax.runtime.mesh import shard_batch
 from castream_jax.runtime.progress import Progress
 
-# From pixels and labels on the devices to (results, maps) there.
+# From pixels and labels on the devices to (results, what is drawn: {"map": maps, "range": of raw attention}) there.
 OnDevice = Callable[[jax.Array, jax.Array], tuple[Tree, Tree]]
 
 T = TypeVar("T")
@@ -40,11 +39,11 @@ def explain_parts(evaluation: Evaluation, parts: Sequence[EvaluationPart], say: 
     def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
         chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=memory_bytes)
         seen, maps, scores = explain_batch(model, pixels, label, methods=methods, protocol=protocol, chunk=chunk)
-        return {"top": seen.top, "finite": seen.finite, "scores": scores}, maps
+        return {"top": seen.top, "finite": seen.finite, "scores": scores}, {"map": maps, "range": seen.attention}
 
     def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
         seen = predict_batch(model, pixels)
-        return {"top": seen.top, "finite": seen.finite, "scores": {}}, {}
+        return {"top": seen.top, "finite": seen.finite, "scores": {}}, {"map": {}, "range": {}}
 
     own = parts[jax.process_index() :: jax.process_count()]
     _write_parts(evaluation, [part for part in own if part.explained], explain, "interpretability", say)
@@ -130,24 +129,25 @@ def _results(
         return function(given["pixels"], given["label"])
 
     at = 0
-    for batch, (results, maps) in one_behind(start, batches):
+    for batch, (results, drawn) in one_behind(start, batches):
         count = int((batch["index"] >= 0).sum())
         here = slice(at, at + count)
         at += count
         images = np.full(count, None, object)
         wanted = shown[here] & batch["mask"][:count]
         if wanted.any() or "box" in batch:  # maps are large, and often wanted for few images
-            maps = jax.device_get(maps)
+            drawn = jax.device_get(drawn)
             for i in np.flatnonzero(wanted):
                 images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
-                images[i] |= {f"map/{head}/{method}": saliency[i] for (head, method), saliency in maps.items()}
+                for kind, of_kind in drawn.items():
+                    images[i] |= {f"{kind}/{head}/{method}": values[i] for (head, method), values in of_kind.items()}
         given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
         results = jax.device_get(results)
         check_outputs(results.pop("finite"), results["scores"], batch, evaluation.source)
         results |= given
         if "box" in batch:
-            for key, saliency in maps.items():
-                at_size = np.asarray(upsample(jnp.asarray(saliency), *batch["pixels"].shape[1:3]))
+            for key, saliency in drawn["map"].items():
+                at_size = np.asarray(upsample(jax.device_put(saliency), *batch["pixels"].shape[1:3]))
                 results["scores"][key] |= localisation_scores(at_size, batch["box"].reshape(len(at_size), -1, 4))
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}

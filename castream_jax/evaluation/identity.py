@@ -13,7 +13,7 @@ from castream_jax.backbones import fingerprint
 from castream_jax.data import Source
 from castream_jax.data.content import content_digest
 from castream_jax.data.source import open_record
-from castream_jax.evaluation.replaced import remove_results, set_aside, take_back
+from castream_jax.evaluation.replaced import is_set_aside, remove_results, set_aside, take_back
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
@@ -65,23 +65,24 @@ def claim_results(workdir: Workdir, identity: Identity, part_size: int, say: Cal
         workdir: of a trained experiment.
         identity: see `identify`.
         part_size: images per part; parts that are there keep the size they were begun with.
-        say: told where results of another run are replaced; see `replaced` for what becomes of these.
+        say: told where there are results of another run; see `replaced` for what becomes of these.
     """
-    workdir.evaluation.mkdir(exist_ok=True)
-    run = workdir.read_run()
-    if run and run["identity"] != identity and workdir.read_replaced_run().get("identity") == identity:
-        take_back(workdir)
-        run = workdir.read_run()
-    if not run or run["identity"] != identity:
-        if run:
-            fields = list(_different(run["identity"], identity))
-            say(
-                f"{workdir.evaluation} holds the results of another run, which differs in {', '.join(fields)}: "
-                "replacing them"
-            )
-            set_aside(workdir)
+    workdir.evaluation.mkdir(exist_ok=True, parents=True)
+    run, own = workdir.read_run(), identity_hash(identity)
+    if run and run["identity"] != identity:
+        fields = list(_different(run["identity"], identity))
+        say(
+            f"{workdir.evaluation} holds the results of another run, which differs in {', '.join(fields)}: "
+            f"they are kept in {workdir.earlier.name}/{run['hash']}"
+        )
+        set_aside(workdir)
+        run = {}
+        if is_set_aside(workdir, own):
+            take_back(workdir, own)
+            run = workdir.read_run()
+    if not run:
         remove_results(workdir)  # whose they are is not known, where there was no run.json
-        run = {"hash": identity_hash(identity), "part_size": part_size, "identity": identity}
+        run = {"hash": own, "part_size": part_size, "identity": identity}
         write_json(workdir.run, run)
     for folder in (workdir.gallery_parts, workdir.predictions, workdir.rows):
         folder.mkdir(exist_ok=True)

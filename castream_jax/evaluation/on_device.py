@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from castream_jax.attribution import Inputs, saliency_maps
+from castream_jax.attribution.attention import attention_ranges
 from castream_jax.metrics import scores_of_maps
 from castream_jax.model import Model, to_unit_range
 from castream_jax.protocol import Protocol
@@ -19,10 +20,14 @@ TOP = 5  # a label among so many most probable classes counts for the top-5 accu
 
 
 class Predictions(NamedTuple):
-    """Per head the most probable classes, see `top_classes`, and whether the logits are finite."""
+    """Per head the most probable classes, see `top_classes`, and whether the logits are finite.
+
+    And, where maps were made, `attention` `{(head, method): [B, 2]}`: see `attention_ranges`.
+    """
 
     top: dict[str, Int[Array, "b top"]]
     finite: dict[str, Bool[Array, " b"]]
+    attention: dict[tuple[str, str], Float[Array, "b 2"]]
 
 
 @OverImages
@@ -59,12 +64,12 @@ def explain_batch(
     probabilities = {head: protocol.probabilities(logits) for head, logits in inputs.logits.items()}
     maps = saliency_maps(inputs, methods)
     scores = scores_of_maps(model, inputs.pixels, labels, maps, probabilities, protocol, chunk)
-    return _predictions(inputs.logits), maps, scores
+    return _predictions(inputs.logits)._replace(attention=attention_ranges(inputs, methods)), maps, scores
 
 
 def _predictions(logits: Mapping[str, Float[Array, "b k"]]) -> Predictions:
     finite = {head: jnp.isfinite(of_head).all(1) for head, of_head in logits.items()}
-    return Predictions({head: top_classes(of_head) for head, of_head in logits.items()}, finite)
+    return Predictions({head: top_classes(of_head) for head, of_head in logits.items()}, finite, {})
 
 
 def top_classes(logits: Float[Array, "b k"]) -> Int[Array, "b top"]:

@@ -64,6 +64,25 @@ class Evaluation:
         return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf.addressable_data(0), state))
 
 
+def under(evaluation: Evaluation, protocol: str) -> Evaluation:
+    """The same evaluation under a further protocol, with results of its own.
+
+    Raises:
+        ValueError: there is no such protocol, it is the first one, or the methods do not fit it.
+    """
+    found = get_protocol(protocol)
+    if found.hash == evaluation.protocol.hash:
+        raise ValueError(
+            f"config.evaluation.further_protocols names {protocol!r}, which config.evaluation.protocol is: "
+            "name each protocol once."
+        )
+    check_methods(evaluation.model, evaluation.methods, found)
+    check_probability(evaluation.model, found)
+    identity = {**evaluation.identity, "protocol": found.hash}
+    workdir = evaluation.workdir.under(found.name)
+    return dataclasses.replace(evaluation, protocol=found, identity=identity, workdir=workdir)
+
+
 def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh) -> Evaluation:
     """Opens data and model, and checks that they and the settings fit. Arguments and errors as of `evaluate`."""
     settings = config.evaluation
@@ -84,5 +103,10 @@ def open_evaluation(config: Config, workdir: str | os.PathLike[str], mesh: Mesh)
     model = nnx.merge(*nnx.split(model))  # heads in the order of the devices
     methods = check_methods(model, [*settings.methods, *(BASELINES if settings.baselines else ())], protocol)
     check_probability(model, protocol)
+    if settings.reference_method not in ("", *methods):
+        raise ValueError(
+            f"config.evaluation.reference_method is {settings.reference_method!r}, which is not evaluated "
+            f"({', '.join(methods)}): add it to config.evaluation.methods, or name one of these."
+        )
     identity = identify(config, source, model, methods, protocol)
     return Evaluation(config, workdir, mesh, source, model, methods, protocol, identity, checkpoint, names is None)

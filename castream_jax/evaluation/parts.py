@@ -115,7 +115,8 @@ def write_part(
         results: of these images, `{"index", "label", "readable": [n], "top": {head: [n, top]},
             "scores": {(head, method): …}, "shown": [n]}`: an image that is not readable gets no row; scores are as
             `castream.score` returns, empty for a part that is not explained; shown is None, or what the gallery shows
-            of an image, as a dictionary of its `position`, `index`, `pixels`, `map/<head>/<method>`.
+            of an image, as a dictionary of its `position`, `index`, `pixels`, `map/<head>/<method>`, and of raw
+            attention `range/<head>/<method>`, see `attention_ranges`.
         source: has the images' names.
         protocol_hash: stamped on every row.
         curves: whether to keep the insertion and deletion curve of each row.
@@ -153,7 +154,8 @@ def write_gallery(workdir: Workdir, parts: Sequence[EvaluationPart]) -> None:
     if not shown:
         workdir.gallery.unlink(missing_ok=True)
         return
-    joined: dict[str, Any] = {name: np.concatenate([arrays[name] for arrays in shown]) for name in shown[0]}
+    names = [name for name in shown[0] if all(name in arrays for arrays in shown)]
+    joined: dict[str, Any] = {name: np.concatenate([arrays[name] for arrays in shown]) for name in names}
     with replacing(workdir.gallery) as temporary:
         np.savez_compressed(temporary, **joined)
 

@@ -1,7 +1,8 @@
-"""Results of another run, set aside until those that replace them are whole.
+"""Results of other runs: an evaluation takes nothing away from those before it.
 
-A second evaluation may be a mistake: one that fails before it has written a part takes nothing away, and one with the
-settings of the first finds its results again.
+Results of another run, with other methods, another protocol or another model, are moved to `evaluation/earlier/`, in a
+folder called by that run's hash. The same settings find them again. An evaluation that fails before it has written a
+part puts back what was there.
 """
 
 from collections.abc import Iterator
@@ -14,40 +15,46 @@ from castream_jax.experiment.workdir import Workdir
 
 
 def set_aside(workdir: Workdir) -> None:
-    """Moves the results and `run.json` away, unless they are unfinished and finished ones are set aside already."""
-    if workdir.replaced.is_dir() and not workdir.summary.is_file():
-        return
-    shutil.rmtree(workdir.replaced, ignore_errors=True)
-    workdir.replaced.mkdir(parents=True)
+    """Moves the results and `run.json` to the folder of their run."""
+    folder = workdir.earlier / workdir.read_run()["hash"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for path in (*workdir.results, workdir.run):
         if path.exists():
-            path.rename(workdir.replaced / path.name)
+            path.rename(folder / path.name)
 
 
-def take_back(workdir: Workdir) -> None:
-    """Puts what was set aside in the place of the results that are there."""
-    remove_results(workdir)
+def take_back(workdir: Workdir, run: str) -> None:
+    """Moves the results of the run with this hash back to where results are; there must be none."""
+    folder = workdir.earlier / run
     for path in (*reversed(workdir.results), workdir.run):
-        if (aside := workdir.replaced / path.name).exists():
+        if (aside := folder / path.name).exists():
             aside.rename(path)
-    shutil.rmtree(workdir.replaced)
+    shutil.rmtree(folder)
+
+
+def is_set_aside(workdir: Workdir, run: str) -> bool:
+    """Whether there are earlier results of the run with this hash."""
+    return (workdir.earlier / run / workdir.run.name).is_file()
 
 
 @contextlib.contextmanager
-def replacing_results(workdir: Workdir) -> Iterator[None]:
-    """Removes what was set aside when the block has succeeded; takes it back if it fails without having written a part.
+def restoring_results(workdir: Workdir) -> Iterator[None]:
+    """Puts back the results that were there if the block fails without having written a part.
 
-    Of several processes, none takes anything back: another one may have written.
+    Of several processes, none puts anything back: another one may have written.
     """
+    before = workdir.read_run().get("hash", "")
     try:
         yield
     except BaseException:
         nothing = not any(any(folder.glob("part-*")) for folder in (workdir.rows, workdir.predictions))
-        if nothing and jax.process_count() == 1 and workdir.replaced.is_dir():
-            take_back(workdir)
+        if nothing and jax.process_count() == 1 and before and is_set_aside(workdir, before):
+            remove_results(workdir)
+            take_back(workdir, before)
+            with contextlib.suppress(OSError):  # not empty: of other runs
+                workdir.earlier.rmdir()
         raise
-    if jax.process_index() == 0:
-        shutil.rmtree(workdir.replaced, ignore_errors=True)
 
 
 def remove_results(workdir: Workdir) -> None:

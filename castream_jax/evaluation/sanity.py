@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import jax.numpy as jnp
-
 from castream_jax.attribution.methods import parse_method
 from castream_jax.data import Source, evaluation_batches
 from castream_jax.data.subset import Subset
@@ -49,7 +47,7 @@ def sanity_check(
     batch = next(batches)
     batches.close()
     readable = batch["mask"]
-    pixels, labels = to_unit_range(jnp.asarray(batch["pixels"][readable])), batch["label"][readable]
+    pixels, labels = to_unit_range(batch["pixels"][readable]), batch["label"][readable]
     rows = cascading_randomisation(model, pixels, labels, methods, protocol)
     check = {"run": run, "images": len(positions), "rows": rows}
     write_json(workdir.sanity, check)

@@ -1,6 +1,6 @@
-"""From the rows of an evaluation to its means, their intervals, and the paired differences stream - GAP."""
+"""From the rows of an evaluation to its means, their intervals, and paired differences of heads and of methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
@@ -44,34 +44,50 @@ def summarise_predictions(predictions: pa.Table) -> dict[str, Entry]:
     return {head: entry for (head,), entry in entries.items()}
 
 
-def summarise_rows(rows: pa.Table) -> tuple[list[Entry], list[Entry], pa.Table | None]:
-    """Means, paired differences stream - GAP, and mean curves, all with bootstrap intervals.
+class RowsSummary(NamedTuple):
+    """Lists of `{"head", "method", metric: value, "intervals": {metric: [low, high]}}`, values as fractions.
+
+    Attributes:
+        means: of every head and method.
+        differences: of every stream to GAP under the same method; these have `"sign_tests": {metric: {"higher",
+            "lower", "ties", "p"}}` too.
+        method_differences: of every method to each of the `references` under the same head, likewise, and with
+            `"reference"`, the other method.
+        curves: a row per head x method x curve with `mean`, `low` and `high` at each step; None where none was kept.
+    """
+
+    means: list[Entry]
+    differences: list[Entry]
+    method_differences: list[Entry]
+    curves: pa.Table | None
+
+
+def summarise_rows(rows: pa.Table, references: Sequence[str] = ()) -> RowsSummary:
+    """Means, paired differences and mean curves, all with bootstrap intervals.
 
     Args:
         rows: image by image a row per head x method, these in one order: index, head, method, the metrics and, where
             they were kept, the curves.
-
-    Returns:
-        Entries `{"head", "method", metric: value, "intervals": {metric: [low, high]}}` of the means, and of the
-        differences, which have `"sign_tests": {metric: {"higher", "lower", "ties", "p"}}` too; values as fractions.
-        And a row per head x method x curve with `mean`, `low` and `high` at each step, None where no curve was kept.
+        references: methods that the others are compared with.
 
     Raises:
         ValueError: if the rows are in another order.
     """
     curves = [name for name in _CURVES if name in rows.column_names]
     measured = _measure(rows, ("head", "method"), [*METRICS, *curves])
-    return *_means_and_differences(measured), _mean_curves(measured, curves) if curves else None
+    means, differences, method_differences = _means_and_differences(measured, references)
+    return RowsSummary(means, differences, method_differences, _mean_curves(measured, curves))
 
 
-def summarise_localisation(rows: pa.Table) -> dict[str, Any] | None:
+def summarise_localisation(rows: pa.Table, references: Sequence[str] = ()) -> dict[str, Any] | None:
     """Means and paired differences of the localisation metrics, over the images that have a box.
 
     Args:
-        rows: see `summarise_rows`.
+        rows, references: see `summarise_rows`.
 
     Returns:
-        `{"images", "metrics", "differences"}`, entries as of `summarise_rows`; None where no image has a box.
+        `{"images", "metrics", "differences", "method_differences"}`, entries as of `summarise_rows`; None where no
+        image has a box.
     """
     if LOCALISATION[0] not in rows.column_names:
         return None
@@ -79,16 +95,21 @@ def summarise_localisation(rows: pa.Table) -> dict[str, Any] | None:
     if not len(rows):
         return None
     measured = _measure(rows, ("head", "method"), LOCALISATION)
-    means, differences = _means_and_differences(measured)
-    return {"images": len(measured.images), "metrics": means, "differences": differences}
+    means, differences, method_differences = _means_and_differences(measured, references)
+    found = {"metrics": means, "differences": differences, "method_differences": method_differences}
+    return {"images": len(measured.images), **found}
 
 
-def _means_and_differences(measured: "_Measured") -> tuple[list[Entry], list[Entry]]:
-    means, differences = (
-        [{"head": head, "method": method, **entry} for (head, method), entry in entries.items()]
-        for entries in (_means(measured), _differences(measured))
-    )
-    return means, differences
+def _means_and_differences(measured: "_Measured", references: Sequence[str]) -> tuple[list[Entry], ...]:
+    def listed(entries: Mapping[Key, Entry], **more: str) -> list[Entry]:
+        return [{"head": head, "method": method, **more, **entry} for (head, method), entry in entries.items()]
+
+    of_methods = [
+        entry
+        for reference in references
+        for entry in listed(_differences(measured, lambda key, to=reference: (key[0], to)), reference=reference)
+    ]
+    return listed(_means(measured)), listed(_differences(measured)), of_methods
 
 
 class _Measured(NamedTuple):
@@ -132,12 +153,16 @@ def _means(measured: _Measured) -> dict[Key, Entry]:
     return {key: _entry(measured, measured.values[:, k], measured.samples[:, k]) for k, key in enumerate(measured.keys)}
 
 
-def _differences(measured: _Measured) -> dict[Key, Entry]:
+def _differences(
+    measured: _Measured, reference_of: Callable[[Key], Key] = lambda key: (REFERENCE, *key[1:])
+) -> dict[Key, Entry]:
+    """Of each key that has a reference other than itself, paired image by image; by default GAP, all else equal."""
     entries = {}
     for k, key in enumerate(measured.keys):
-        if key[0] == REFERENCE or (REFERENCE, *key[1:]) not in measured.keys:
+        reference = reference_of(key)
+        if key == reference or reference not in measured.keys:
             continue
-        r = measured.keys.index((REFERENCE, *key[1:]))
+        r = measured.keys.index(reference)
         values = measured.values[:, k] - measured.values[:, r]
         entries[key] = _entry(measured, values, measured.samples[:, k] - measured.samples[:, r])
         entries[key]["sign_tests"] = {
@@ -164,7 +189,9 @@ def _scalars(measured: _Measured) -> list[str]:
     return [field for field in measured.fields if field not in _CURVES]
 
 
-def _mean_curves(measured: _Measured, curves: Sequence[str]) -> pa.Table:
+def _mean_curves(measured: _Measured, curves: Sequence[str]) -> pa.Table | None:
+    if not curves:
+        return None
     rows = []
     for k, (head, method) in enumerate(measured.keys):
         for curve in curves:

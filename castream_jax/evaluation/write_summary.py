@@ -20,7 +20,7 @@ from castream_jax.evaluation.multi_label import class_scores_table, summarise_cl
 from castream_jax.evaluation.on_device import logits_batch
 from castream_jax.evaluation.open import Evaluation
 from castream_jax.evaluation.parts import EvaluationPart, write_gallery
-from castream_jax.evaluation.sanity import sanity_check
+from castream_jax.evaluation.sanity import BASELINES, sanity_check
 from castream_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from castream_jax.evaluation.summary import (
     PREDICTION_COLUMNS,
@@ -61,10 +61,12 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
     rows = read_parts(workdir.rows, ROW_COLUMNS)
     if predictions is None or rows is None or not len(rows):
         raise ValueError("None of the images to explain can be read: run `castream data check` on them.")
-    means, differences, curves = summarise_rows(rows)
-    localisation = summarise_localisation(rows) or {"metrics": [], "differences": []}
+    reference = evaluation.config.evaluation.reference_method
+    references = [name for name in dict.fromkeys((reference, *BASELINES)) if name in evaluation.methods]
+    measured = summarise_rows(rows, references)
+    localisation = summarise_localisation(rows, references) or {}
     order = [(head, method) for method in evaluation.methods for head in evaluation.model.heads]  # as they were given
-    for entries in (means, differences, localisation["metrics"], localisation["differences"]):
+    for entries in (*measured[:3], *(found for found in localisation.values() if isinstance(found, list))):
         entries.sort(key=lambda entry: order.index((entry["head"], entry["method"])))
     heads = _recognition(evaluation, predictions)
     readable = len(predictions) // len(heads)
@@ -80,12 +82,14 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
         "trunk_dtype": evaluation.identity["dtype"],
         "class_names": list(source.class_names),
         "accuracy_images": readable,
-        "images": len(rows) // len(means),
+        "images": len(rows) // len(measured.means),
         "unreadable_images": len(source) - readable,
         "heads": heads,
-        "metrics": means,
-        "differences": differences,
-        **({"localisation": localisation} if localisation["metrics"] else {}),
+        "metrics": measured.means,
+        "differences": measured.differences,
+        "reference_method": reference,
+        "method_differences": measured.method_differences,
+        **({"localisation": localisation} if localisation else {}),
         "sanity": sanity["rows"],
         "sanity_images": sanity["images"],
         "bootstrap": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
@@ -93,8 +97,8 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
         "device": f"{evaluation.mesh.size * jax.process_count()} × {evaluation.mesh.devices.flat[0].device_kind}",
         "versions": _versions(),
     }
-    if curves is not None:
-        write_table(workdir.curves, curves)
+    if measured.curves is not None:
+        write_table(workdir.curves, measured.curves)
     write_json(workdir.summary, summary)
 
 

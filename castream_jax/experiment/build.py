@@ -1,13 +1,13 @@
 """The model that a config describes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 from pathlib import Path
 import re
 
 from flax import nnx
 
-from castream_jax.backbones import Backbone, OtherClassesError, create_backbone, load_backbone
+from castream_jax.backbones import Backbone, OtherClassesError, abstract_backbone, create_backbone, load_backbone
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
@@ -15,6 +15,7 @@ from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import config_in_place
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
+from castream_jax.runtime.seeds import seeded_rngs
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
 
 
@@ -55,7 +56,7 @@ def open_backbone(config: Config) -> Backbone:
             "give a file, or the name of published weights, with --config.backbone.weights=PATH."
         )
     with _fields_of("config.backbone"):
-        return create_backbone(name, num_classes, rngs=nnx.Rngs(config.seed), taps=taps)
+        return create_backbone(name, num_classes, rngs=seeded_rngs(config.seed), taps=taps)
 
 
 def _other_classes(error: OtherClassesError, target: str) -> str:
@@ -102,7 +103,7 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
                 use_bias=stream.use_bias,
                 init=stream.init,
                 dropout=stream.dropout,
-                rngs=nnx.Rngs(stream.seed),
+                rngs=seeded_rngs(stream.seed),
             )
     return streams
 
@@ -110,7 +111,34 @@ def open_streams(config: Config, backbone: Backbone) -> dict[str, CrossAttention
 def open_model(config: Config) -> Model:
     """The backbone with GAP and, unless the backbone itself is the target of training, the streams."""
     backbone = open_backbone(config)
-    streams = open_streams(config, backbone) if config.train.target == "streams" else {}
+    return _with_heads(config, backbone, open_streams(config, backbone) if config.train.target == "streams" else {})
+
+
+def model_to_restore(config: Config) -> Model:
+    """As `open_model`, but that nothing is drawn: the streams have a `jax.ShapeDtypeStruct` for each array."""
+    backbone = open_backbone(config)
+    return _with_heads(config, backbone, _abstract_streams(config, backbone))
+
+
+def abstract_model(config: Config) -> Model:
+    """The model of `config` without values, a `jax.ShapeDtypeStruct` for each: no weights are read.
+
+    Raises:
+        ValueError: for a backbone or streams that cannot be.
+    """
+    with _fields_of("config.backbone"):
+        backbone = abstract_backbone(config.backbone.name, config.backbone.num_classes, taps=config.backbone.taps)
+    backbone.dtype = config.backbone.dtype
+    return _with_heads(config, backbone, _abstract_streams(config, backbone))
+
+
+def _abstract_streams(config: Config, backbone: Backbone) -> Mapping[str, CrossAttentionStream]:
+    if config.train.target != "streams":
+        return {}
+    return nnx.eval_shape(lambda: nnx.Dict(open_streams(config, backbone)))
+
+
+def _with_heads(config: Config, backbone: Backbone, streams: Mapping[str, CrossAttentionStream]) -> Model:
     images = ImageSpec(config.data.image_size, config.data.resize, exif_orientation=config.data.exif_orientation)
     return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
 

@@ -25,51 +25,54 @@ Config: TypeAlias = Any
 def base_config() -> Config:
     """Every field of an experiment with the paper's training recipe as default; a file in `configs/` fills in the rest.
 
-    Unknown fields and values of another type are refused when they are set.
+    Unknown fields and values of another type are refused when they are set. The comment on each field, or above it, is
+    its meaning in docs/config.md (`python tests/config_fields.py --write`).
     """
     config: Config = ConfigDict()
-    config.name = "experiment"
-    config.seed = 0
-    # Python files that register backbones, methods or sources; relative to the config, in a workdir copies in imports/.
+    config.name = "experiment"  # title of the report
+    config.seed = 0  # decides order of training images, augmentation, mixing and dropout
+    # Python files that register backbones, methods or sources; relative to the config, in a workdir copies in imports/
     config.imports = ()
     config.data = ConfigDict(
         {
-            # Class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits"; or what
-            # `castream data prepare` made: "prepared".
+            # class-per-folder tree; or "imagenet", "cub", "voc", "indoor67", "cifar10", "tfds", "digits", or your own;
+            # "prepared": what `castream data prepare` made
             "source": "image_folder",
-            "path": "",
-            "train_split": "train",
-            "test_split": "test",
-            "test_fraction": 0.0,  # of each class of the training split, for testing, where there is no test split
-            # To validate on, either a split of its own or a part of the training split, which then lacks it:
-            "validation_split": "",
-            "validation_fraction": 0.0,  # of each class; which images depends on `seed`
-            "image_size": 224,
-            "resize": "squash",  # or "center_crop", "none"
-            # Training only, each after the other:
-            "random_resized_crop": True,  # instead of `resize`, unless that is "none"
-            "flip": True,
-            "crop_padding": 0,  # random shifts by up to so many pixels
-            "brightness": 0.0,  # random factor within 1 ± so much
-            # Of these, leave to the device all that is random: the host only squashes images to `device_side` pixels.
+            "path": "",  # folder of the data; "digits" needs none
+            "train_split": "train",  # name of the split to train on
+            "test_split": "test",  # name of the split to evaluate on
+            # part of each class held out of the training split as test split, where there is none
+            "test_fraction": 0.0,
+            "validation_split": "",  # name of the split to validate on
+            "validation_fraction": 0.0,  # or part of each class held out of the training split to validate on
+            "image_size": 224,  # side of the model's input in pixels
+            # the whole image to a square of that side; or "center_crop", its middle; or "none": images have that size
+            "resize": "squash",
+            # in training: a random part of the image instead of `resize`, unless that is "none"
+            "random_resized_crop": True,
+            "flip": True,  # in training: mirror half of the images
+            "crop_padding": 0,  # in training: shift by a random number of pixels, at most this many
+            "brightness": 0.0,  # in training: multiply by a random factor between 1 - brightness and 1 + brightness
+            # of these, the device does all that is random: the host only squashes images to `device_side`
             "augment_on_device": False,
-            "device_side": 0,  # 0: 8/7 of image_size, 256 for 224
+            "device_side": 0,  # in pixels; 0: 8/7 of image_size, 256 for 224
             "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
-            "difficult": "ignore",  # voc only: objects marked difficult; or "count"
-            "canvases_per_digit": 1,  # digits only
-            "seed": 0,  # of the images to validate on; digits: of placement and clutter
-            "num_threads": -1,  # in each worker; -1: a thread for each core that this process may use
-            "num_workers": 0,  # processes that read and transform; 0: threads of this process do
-            "on_error": "stop",  # at an unreadable image; or "skip", which counts and names it
+            "difficult": "ignore",  # "voc" only: objects marked difficult do not count; or "count"
+            "canvases_per_digit": 1,  # "digits" only: training images made of each handwritten digit
+            "seed": 0,  # decides which images are held out; of "digits" also placement and clutter
+            # threads that read images, in each worker; -1: one for each core that this process may use
+            "num_threads": -1,
+            "num_workers": 0,  # processes that read images; 0: threads of this process do
+            "on_error": "stop",  # at an unreadable image stop; or "skip" it, count it and name it
             "exif_orientation": False,  # turn photographs as their EXIF tag says; published accuracies are without
-            "max_pixels": 0,  # of an image; larger ones are unreadable; 0: Pillow's limit, 178,956,970
+            "max_pixels": 0,  # larger images are unreadable; 0: Pillow's limit, 178,956,970
         }
     )
     config.backbone = ConfigDict(
         {
-            "name": "resnet50",
+            "name": "resnet50",  # name of the backbone; `castream models` lists them
             "weights": "",  # file, or name of weights ("imagenet1k_v1"); empty only when the backbone itself is trained
-            "num_classes": 1000,
+            "num_classes": 1000,  # classes of its classifier; the data must have as many
             "dtype": "float32",  # type the trunk computes in; or "bfloat16"
             "taps": "official",  # feature maps that streams read; or "stages", see Backbone
             "new_classifier": False,  # to fine-tune: keep the weights of the trunk alone, draw the classifier anew
@@ -78,73 +81,79 @@ def base_config() -> Config:
     config.streams = ConfigDict({"ca": stream_config()})
     config.optimizer = ConfigDict(
         {
-            "name": "sgd",  # or "adamw", which has no use for `momentum`
-            "learning_rate": 0.1,
-            "momentum": 0.9,
+            "name": "sgd",  # SGD with momentum; or "adamw"
+            "learning_rate": 0.1,  # learning rate at the beginning, after the warm-up
+            "momentum": 0.9,  # momentum of "sgd"
+            # added to the gradient before momentum ("sgd"), or decoupled ("adamw"), as in PyTorch
             "weight_decay": 1e-4,
-            "schedule": "step",  # or "cosine", to 0 at the end of the training
+            "schedule": "step",  # the learning rate falls in steps; or by a "cosine", to 0 at the end of the training
             "decay_every": 30.0,  # epochs between the steps; 0 for never
-            "decay_factor": 10.0,
-            "warmup_epochs": 0.0,  # over which the rate rises linearly; a cosine falls over the others
-            "reference_batch": 0,  # linear scaling: the rate holds for so many images a step; 0: for batch_size
+            "decay_factor": 10.0,  # by which the learning rate is divided at each step
+            "warmup_epochs": 0.0,  # over which the learning rate rises linearly; a cosine falls over the others
+            # images per update that the learning rate is meant for (linear scaling); 0: no scaling
+            "reference_batch": 0,
         }
     )
     config.train = ConfigDict(
         {
-            "target": "streams",  # or "backbone": pretrain or fine-tune the trunk under GAP
-            # or "binary_cross_entropy", for several labels per image, or "distillation", of GAP's predictions
+            "target": "streams",  # what is trained: the streams, or the "backbone" under GAP (pretraining, fine-tuning)
+            # loss; or "binary_cross_entropy", for several labels per image, or "distillation" of GAP's predictions
             "loss": "cross_entropy",
-            "label_smoothing": 0.0,  # of the cross entropy
-            # Parameters of the beta distributions by which images of a batch are mixed; 0: not so.
-            "mixup": 0.0,
-            "cutmix": 0.0,
+            "label_smoothing": 0.0,  # label smoothing of the cross entropy
+            "mixup": 0.0,  # parameter of the beta distribution by which two images are blended; 0: none are
+            "cutmix": 0.0,  # the same for a rectangle of another image pasted into one; 0: none is
             "clip": 0.0,  # greatest norm of a stream's gradient; 0: any
             "ema": 0.0,  # decay of a moving average of the parameters, which is evaluated instead of them; 0: none
-            "ema_every": 32,  # steps between its updates
-            "batch_norm": "train",  # or "frozen"; of a backbone that is trained
-            "epochs": 90,
+            "ema_every": 32,  # steps between updates of the moving average
+            "batch_norm": "train",  # of a backbone that is trained: statistics of the batch; or "frozen"
+            "epochs": 90,  # passes over the training images
             "batch_size": 256,  # images per update, over all devices
-            "accumulate": 1,  # parts of a batch computed one after the other, for small devices
-            "log_every": 50,  # steps
-            "checkpoint_every": 500,  # steps
+            "accumulate": 1,  # parts in which a batch is computed, one after the other, for small devices
+            "log_every": 50,  # steps between lines of the log
+            "checkpoint_every": 500,  # steps between checkpoints
             "validate_every": 0,  # epochs between validations, of which the best is kept; 0: never
-            # "validation", or "test": then "best" below is chosen by what is reported, which the report repeats.
-            # "": the validation data or, where there is none, the test split, by which "best" is refused.
+            # split to validate on, "validation" or "test": then the best checkpoint is chosen by what is reported, and
+            # the report says so;
+            # "": the validation data or, where there is none, the test split, by which no best one may be chosen
             "validate_on": "",
             "wandb": "",  # project of Weights & Biases that logs go to as well
         }
     )
     config.evaluation = ConfigDict(
         {
-            "batch_size": 64,  # images per device
-            "methods": ("gradcam", "attention"),
-            "baselines": True,  # random, centre and all-ones maps as well, which every method has to beat
-            "sanity_images": 50,  # whose maps are compared with those of randomised streams; 0: none
-            "protocol": "castream",
-            "max_images": 0,  # images the interpretability metrics are taken on, evenly spaced; 0: all
+            "batch_size": 64,  # images per device at a time
+            "methods": ("gradcam", "attention"),  # attribution methods; `castream methods` lists them
+            "reference_method": "",  # method that the others are compared with, such as "gradcam"; "": none
+            "baselines": True,  # evaluate random, centre and all-ones maps as well, which every method has to beat
+            "sanity_images": 50,  # images of the sanity check by randomisation; 0: no check
+            "protocol": "castream",  # the choices that turn maps into numbers; `castream protocol list`
+            "further_protocols": (),  # names of protocols to evaluate under as well, with results of their own
+            "max_images": 0,  # images that are explained, evenly spaced over the test split; 0: all
             "gallery": 24,  # images shown in the report
-            "images_per_part": 512,  # an interrupted evaluation loses no more than so many
+            "images_per_part": 512,  # at most this many images are computed again after an interruption
             "curves": True,  # keep the insertion and deletion curve of every row
-            "memory_mib": 0,  # of each device, for masked images; 0: 512 MiB of a CPU's, a quarter of an accelerator's
-            "checkpoint": "last",  # or "best", by validation on other images than these
+            # memory of each device for masked images; 0: 512 MiB of a CPU's, a quarter of an accelerator's
+            "memory_mib": 0,
+            "checkpoint": "last",  # which checkpoint; or "best", by validation on other images than these
         }
     )
     return config.lock()
 
 
 def stream_config(**fields: Any) -> Config:
-    """One entry of `config.streams`: arguments of `CrossAttentionStream`, seed of its parameters, and its rate."""
+    """One entry of `config.streams`: arguments of `CrossAttentionStream`, its seed, and its learning rate."""
     config: Config = ConfigDict(
         {
-            "start_stage": 0,
-            "block": "ca",
-            "class_specific": False,
-            "num_heads": 1,
-            "use_bias": True,
-            "init": "paper",  # or "gap": the stream starts as global average pooling, see CrossAttentionStream
+            "start_stage": 0,  # first stage that the stream reads, S0 … SL
+            "block": "ca",  # cross attention; or "proj_ca", with projections to keys and values
+            "class_specific": False,  # a query for each class instead of one
+            "num_heads": 1,  # number of attention heads
+            "use_bias": True,  # linear layers have a bias
+            # initialisation of the paper; or "gap": the stream starts as global average pooling
+            "init": "paper",
             "dropout": 0.0,  # probability that training drops an attention weight, or a value that a layer gives
-            "seed": 0,
-            "learning_rate": 0.0,  # 0: that of config.optimizer
+            "seed": 0,  # decides its initial parameters
+            "learning_rate": 0.0,  # learning rate of this stream; 0: that of config.optimizer
         }
     ).lock()
     config.update(fields)
@@ -252,6 +261,11 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     return settle(values["config"].value, Path())
 
 
+def config_text(config: Config) -> str:
+    """`config`, a line `config.field = value` for each field, in their order; values as Python writes them."""
+    return "\n".join(f"config.{field} = {_value(config, field)!r}" for field in _field_names(config))
+
+
 def _as_tuple(argument: str, config: Config) -> str:
     """The argument, in which a tuple of texts may be written without quotes, as in `methods=gradcam,cam`."""
     field, _, value = argument.partition("=")
@@ -268,7 +282,8 @@ def _value(config: Config, field: str) -> Any:
 def _from_json(saved: dict[str, Any]) -> Config:
     config = base_config()
     streams = {name: stream_config(**fields) for name, fields in saved.pop("streams").items()}
-    saved["evaluation"]["methods"] = tuple(saved["evaluation"]["methods"])  # JSON has no tuples
+    for field in ("methods", "further_protocols"):  # JSON has no tuples
+        saved["evaluation"][field] = tuple(saved["evaluation"].get(field, ()))
     saved["imports"] = tuple(saved.get("imports", ()))
     config.update(saved)
     with config.unlocked():
@@ -277,8 +292,9 @@ def _from_json(saved: dict[str, Any]) -> Config:
 
 
 def _field_names(config: Config) -> Iterator[str]:
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
+    """In their order; that of `config.items()` is the alphabet's."""
+    for name, value in (config if isinstance(config, dict) else json.loads(config.to_json())).items():
+        if isinstance(value, dict):
             yield from (f"{name}.{inner}" for inner in _field_names(value))
         else:
             yield name

@@ -35,7 +35,7 @@ _TRAINING = _DATA | {
     "optimizer.momentum": below(1),
     "optimizer.weight_decay": at_least(0),
     "optimizer.decay_every": at_least(0),
-    "optimizer.decay_factor": at_least(1)._replace(words="at least 1, as the rate is divided by it"),
+    "optimizer.decay_factor": at_least(1)._replace(words="at least 1, as the learning rate is divided by it"),
     "optimizer.warmup_epochs": at_least(0),
     "optimizer.reference_batch": at_least(0),
     "train.target": one_of("streams", "backbone"),
@@ -81,6 +81,15 @@ def check_training_fields(config: Config) -> None:
 def check_evaluation_fields(config: Config) -> None:
     """Raises a ValueError that names the first field of an evaluation whose value cannot be."""
     _check(config, _EVALUATION)
+
+
+def allowed_values() -> dict[str, str]:
+    """By field, the words for what it may be; any stream is called NAME."""
+    return {
+        field.replace("*", "NAME"): allowed.words
+        for table in (_TRAINING, _EVALUATION)
+        for field, allowed in table.items()
+    }
 
 
 def _check(config: Config, table: Mapping[str, Allowed]) -> None:

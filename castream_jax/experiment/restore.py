@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from castream_jax.backbones import fingerprint
-from castream_jax.experiment.build import open_model
+from castream_jax.experiment.build import model_to_restore
 from castream_jax.experiment.checkpoint import Checkpoints
 from castream_jax.experiment.claim import claim_workdir
 from castream_jax.experiment.config import Config
@@ -49,7 +49,7 @@ def restore_checkpoint(
             f"{workdir} trains a backbone: it has no streams. Train them beside its export/backbone.safetensors first."
         )
     claim_workdir(config, workdir)
-    model = open_model(config_in_place(config, workdir))
+    model = model_to_restore(config_in_place(config, workdir))
     parts = model_parts(model, "streams")
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 from typing import Any
 
@@ -22,6 +23,17 @@ class _Below:
         return workdir.folder / self._path
 
 
+class _BelowResults:
+    """A path among the results of the protocol that the workdir is seen under."""
+
+    def __init__(self, path: str = ""):
+        self._path = path
+
+    def __get__(self, workdir: "Workdir", owner: type | None = None) -> Path:
+        folder = f"evaluation/under-{workdir.protocol}" if workdir.protocol else "evaluation"
+        return workdir.folder / folder / self._path
+
+
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """Every path in the folder of one experiment. Other modules do not spell the names.
@@ -31,9 +43,11 @@ class Workdir:
 
     Attributes:
         folder: absolute path: Orbax, given a relative one, fails in a thread after `save` has returned.
+        protocol: name of a further protocol, whose results lie apart; empty for that of `config.evaluation.protocol`.
     """
 
     folder: Path
+    protocol: str = ""
 
     config = _Below("config.json")
     classes = _Below("classes.json")  # names of the classes, in the order of their numbers
@@ -51,27 +65,41 @@ class Workdir:
 
     # --- evaluation ---
     evaluation_lock = _Below(".evaluation.lock")
-    evaluation = _Below("evaluation")
-    run = _Below("evaluation/run.json")
-    rows = _Below("evaluation/rows")
-    predictions = _Below("evaluation/predictions")
-    gallery_parts = _Below("evaluation/gallery")
-    gallery = _Below("evaluation/gallery.npz")
-    curves = _Below("evaluation/curves.parquet")
-    class_scores = _Below("evaluation/class_scores.parquet")
-    sanity = _Below("evaluation/sanity.json")
-    summary = _Below("evaluation/summary.json")
-    replaced = _Below("evaluation/.replaced")  # results of another run, until those of this one are whole
-    replaced_run = _Below("evaluation/.replaced/run.json")
+    evaluation = _BelowResults()
+    run = _BelowResults("run.json")
+    rows = _BelowResults("rows")
+    predictions = _BelowResults("predictions")
+    gallery_parts = _BelowResults("gallery")
+    gallery = _BelowResults("gallery.npz")
+    curves = _BelowResults("curves.parquet")
+    class_scores = _BelowResults("class_scores.parquet")
+    sanity = _BelowResults("sanity.json")
+    summary = _BelowResults("summary.json")
+    earlier = _BelowResults("earlier")  # results of other runs, each in a folder called by the run's hash
 
     # --- report ---
-    report = _Below("report/index.html")
-    report_table = _Below("report/table.md")
+    @property
+    def report(self) -> Path:
+        return self.folder / "report" / (f"under-{self.protocol}.html" if self.protocol else "index.html")
+
+    @property
+    def report_table(self) -> Path:
+        return self.folder / "report" / (f"under-{self.protocol}.md" if self.protocol else "table.md")
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> "Workdir":
         """The workdir at `path`, which need not exist."""
-        return cls(Path(path).resolve())
+        return path if isinstance(path, cls) else cls(Path(path).resolve())
+
+    def under(self, protocol: str) -> "Workdir":
+        """The same workdir with the results of a further protocol, by its name."""
+        return dataclasses.replace(self, protocol=re.sub(r"[^\w.=+-]+", "-", protocol))
+
+    @property
+    def further_protocols(self) -> list["Workdir"]:
+        """The workdir under each further protocol that has been evaluated."""
+        found = sorted((self.folder / "evaluation").glob("under-*/summary.json"))
+        return [dataclasses.replace(self, protocol=path.parent.name.removeprefix("under-")) for path in found]
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -140,10 +168,6 @@ class Workdir:
     def read_run(self) -> dict[str, Any]:
         """What the results in `evaluation/` belong to: `hash`, `part_size`, `identity`; empty if there are none."""
         return _read_json(self.run, _AGAIN) if self.run.is_file() else {}
-
-    def read_replaced_run(self) -> dict[str, Any]:
-        """The same of the results that are set aside in `evaluation/.replaced/`."""
-        return _read_json(self.replaced_run, _AGAIN) if self.replaced_run.is_file() else {}
 
 
 def _read_json(path: Path, remedy: str = "restore it from a copy") -> Any:

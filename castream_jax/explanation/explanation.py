@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image
 
+from castream_jax.drawing.attention_scale import on_scale, ratio_text
 from castream_jax.drawing.contact_sheet import Bar, BarChart, Sheet, Tile, TileRow, draw_sheet
 from castream_jax.drawing.overlay import overlay
 from castream_jax.drawing.titles import head_title, method_title
@@ -115,17 +116,28 @@ class Explanation:
         there = ", ".join(f"{method} of {head}" for head, method in self.maps)
         raise ValueError(f"There is no map {method or ''} of {head or 'any head'}; there is {there}.")
 
-    def attention_overlay(self, head: str, stage: int, attention_head: int | None = None) -> Image.Image:
+    def attention_overlay(
+        self, head: str, stage: int, attention_head: int | None = None, *, absolute: bool = False
+    ) -> Image.Image:
         """The attention of a stage laid over the picture, from its least (0) to its greatest (1).
 
         Args:
             head: a stream.
             stage: S0 … SL.
             attention_head: from 0; by default the mean over attention heads.
+            absolute: draw it instead in multiples of uniform attention (`castream_jax.drawing.attention_scale`), on one
+                scale for all images and stages, on which a nearly uniform attention looks so.
 
         Raises:
             ValueError: if there is no such attention.
         """
+        scores = self._attention(head, stage, attention_head)
+        if absolute:
+            return self._over_picture(on_scale(scores * scores.size))
+        span = scores.max() - scores.min()
+        return self._over_picture((scores - scores.min()) / span if span > 0 else np.zeros_like(scores))
+
+    def _attention(self, head: str, stage: int, attention_head: int | None) -> Float[np.ndarray, "h w"]:
         attention = self.attention.get(head, {}).get(stage)
         if attention is None or not 0 <= (attention_head or 0) < len(attention):
             wanted = f"S{stage}" + ("" if attention_head is None else f", attention head {attention_head}")
@@ -135,9 +147,7 @@ class Explanation:
                 for name, stages in self.attention.items()
             )
             raise ValueError(f"There is no attention of {head!r} at {wanted}: {there or 'no head is a stream'}.")
-        scores = attention.mean(0) if attention_head is None else attention[attention_head]
-        span = scores.max() - scores.min()
-        return self._over_picture((scores - scores.min()) / span if span > 0 else np.zeros_like(scores))
+        return attention.mean(0) if attention_head is None else attention[attention_head]
 
     def _over_picture(self, saliency: Float[np.ndarray, "h w"]) -> Image.Image:
         return Image.fromarray(overlay(np.asarray(self.picture), saliency))
@@ -229,7 +239,7 @@ class Explanation:
             (head, method): Tile(
                 self.overlay(head, method),
                 f"{method_title(method)}, {head_title(head)}",
-                "" if "attention" in method else f"for {self.explained(head).title}",
+                "from least to greatest" if "attention" in method else f"for {self.explained(head).title}",
             )
             for head, method in self.maps
         }
@@ -246,7 +256,9 @@ class Explanation:
             title = f"S{stage}, attention head {number}"
         else:
             title = f"S{stage}" if count == 1 else f"S{stage}, mean of {count} heads"
-        return Tile(self.attention_overlay(head, stage, number), title, f"{width} × {height} positions")
+        highest = float(self._attention(head, stage, number).max()) * width * height
+        picture = self.attention_overlay(head, stage, number, absolute=True)
+        return Tile(picture, title, f"{width} × {height} positions, {ratio_text(highest)}")
 
     def _sheet(
         self, maps: Mapping[tuple[str, str], Tile], attention: Mapping[str, Mapping[tuple[int, int | None], Tile]]

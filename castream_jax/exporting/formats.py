@@ -14,7 +14,8 @@ from castream_jax.exporting.description import DESCRIPTION_FILE, INCLUDED, Descr
 from castream_jax.exporting.model_card import CARD_FILE, render_card
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
 from castream_jax.model import Model
-from castream_jax.stream import CrossAttentionStream, torch_stream_state_dict
+from castream_jax.stream import CrossAttentionStream
+from castream_jax.stream_weights import torch_stream_state_dict
 from castream_jax.weights.files import TRUNK_FILE, write_safetensors
 
 STREAMS_FOLDER = "streams"

@@ -10,16 +10,18 @@ import dataclasses
 from typing import Any
 
 from flax import nnx
+import jax
 from jaxtyping import Float, Int
 import numpy as np
 import scipy.stats
 
-from castream_jax.attribution import attribute
+from castream_jax.attribution.attribute import Maps, attribute
 from castream_jax.backbones import load_torch_state_dict, torch_state_dict
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.backbones.load import fresh_classifier
 from castream_jax.model import Model
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.seeds import seeded_rngs
 from castream_jax.stream import CrossAttentionStream
 
 NOTHING = "nothing"
@@ -63,7 +65,15 @@ def cascading_randomisation(
     last = len(model.backbone.stage_dims) - 1
     first = min((stream.start_stage for stream in streams), default=last + 1)
 
-    original = attribute(model, pixels, labels, methods, protocol, chunk=chunk)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, nnx.state(model))
+
+    def maps_of(model: Model) -> Maps:
+        # JAX compiles anew for arrays that have come by another way: each goes where the one lay that it replaces.
+        graphdef, state = nnx.split(model)
+        placed = nnx.merge(graphdef, jax.device_put(state, shardings))
+        return attribute(placed, pixels, labels, methods, protocol, chunk=chunk)
+
+    original = maps_of(model)
     rows = []
     for stage in (NOTHING, CLASSIFIER, *range(last, first - 1, -1)):
         if stage == CLASSIFIER:
@@ -71,7 +81,7 @@ def cascading_randomisation(
         elif isinstance(stage, int):
             for stream, new in zip(streams, new_streams, strict=True):
                 _replace_block(stream, new, stage)
-        maps = attribute(changed, pixels, labels, methods, protocol, chunk=chunk)
+        maps = maps_of(changed)
         rows += [
             {
                 "randomised": f"S{stage}" if isinstance(stage, int) else stage,
@@ -105,7 +115,7 @@ def _new_stream(model: Model, stream: CrossAttentionStream, seed: int) -> CrossA
         num_queries=stream.num_queries,
         num_heads=stream.num_heads,
         use_bias=stream.use_bias,
-        rngs=nnx.Rngs(seed),
+        rngs=seeded_rngs(seed),
     )
 
 

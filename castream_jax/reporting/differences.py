@@ -1,19 +1,25 @@
-"""The paired differences stream - GAP in full: interval and sign test of each method and quantity."""
+"""The paired differences of heads and of methods in full: interval and sign test of each quantity."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from castream_jax.drawing.titles import head_title, method_title
-from castream_jax.reporting.metric_table import columns_of, ordered_heads, ordered_methods
+from castream_jax.drawing.titles import REFERENCE_HEAD, method_title
+from castream_jax.reporting.metric_table import (
+    columns_of,
+    difference_title,
+    ordered_heads,
+    ordered_methods,
+    reference_differences,
+)
 
 
 class DifferenceRow(NamedTuple):
-    """One difference as printed: percent, its 95 % interval, and the images on either side of 0 with their p-value.
+    """One difference as printed: of what, percent, its 95 % interval, the images on either side of 0, their p-value.
 
     A measure of a whole data set, such as mAP, has no images on a side: a dash.
     """
 
-    head: str
+    title: str
     measure: str
     difference: str
     interval: str
@@ -30,14 +36,16 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
         summary: contents of `evaluation/summary.json`, values as fractions.
     """
     entries = [
-        {**summary["heads"][head]["difference"], "head": head, "method": ""}
+        ({**summary["heads"][head]["difference"], "head": head, "method": ""}, REFERENCE_HEAD)
         for head in ordered_heads(summary)
         if "difference" in summary["heads"][head]
     ]
+    of_heads = [(entry, REFERENCE_HEAD) for entry in summary.get("differences", ())]
+    of_methods = [(entry, entry["reference"]) for entry in reference_differences(summary)]
     for method in ordered_methods(summary):
-        entries += [entry for entry in summary.get("differences", ()) if entry["method"] == method]
+        entries += [(entry, minus) for entry, minus in of_heads + of_methods if entry["method"] == method]
     rows: dict[str, list[DifferenceRow]] = {}
-    for entry in entries:
+    for entry, minus in entries:
         for column in columns_of(summary):
             if column.key not in entry:
                 continue
@@ -45,7 +53,7 @@ def difference_rows(summary: Mapping[str, Any]) -> dict[str, list[DifferenceRow]
             low_high = entry.get("intervals", {}).get(column.key)
             rows.setdefault(method_title(entry["method"]), []).append(
                 DifferenceRow(
-                    head_title(entry["head"]),
+                    difference_title(entry["head"], minus),
                     column.header,
                     _signed(entry[column.key]),
                     " to ".join(map(_signed, low_high)) if low_high else "–",

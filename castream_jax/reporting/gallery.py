@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 import pyarrow.compute as pc
 
+from castream_jax.drawing.attention_scale import on_scale, ratio_text, stretched_to_ratios
 from castream_jax.drawing.overlay import colored, css_scale
 from castream_jax.drawing.titles import REFERENCE_HEAD, head_title, method_title
 from castream_jax.drawing.web_pictures import data_uri
@@ -34,12 +35,17 @@ class Verdict(NamedTuple):
 
 
 class CardPicture(NamedTuple):
-    """One picture of a card with its numbers: the photograph and, unless empty, the data URI `saliency` over it."""
+    """One picture of a card with its numbers: the photograph and, unless empty, the data URI `saliency` over it.
+
+    Of raw attention, `absolute` is the same on the scale of multiples of uniform attention, and `ratio` the largest.
+    """
 
     title: str
     alt: str
     saliency: str
     numbers: list[tuple[str, str]]
+    absolute: str = ""
+    ratio: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,10 @@ class Gallery:
     colors: list[str]
 
     @property
+    def has_absolute(self) -> bool:
+        return any(picture.absolute for card in self.cards for picture in card.pictures)
+
+    @property
     def has_boxes(self) -> bool:
         return any(card.boxes for card in self.cards)
 
@@ -101,7 +111,8 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
 
     Args:
         archive: `index` [N], `pixels` uint8 [N, H, W, 3], `label` [N], optionally `box` [N, 4] or [N, n, 4] (x0, y0,
-            x1, y1 in pixels), `prediction/<head>` [N] and `map/<head>/<method>` [N, h, w] in [0, 1].
+            x1, y1 in pixels), `prediction/<head>` [N], `map/<head>/<method>` [N, h, w] in [0, 1] and, of raw
+            attention, `range/<head>/<method>` [N, 2], see `attention_ranges`.
         rows: folder of the per-image results; without any the cards carry no numbers.
         summary: contents of `evaluation/summary.json`.
     """
@@ -120,7 +131,8 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
             title = _map_title(head, method)
             result = results.get((index, label, head, method))
             saliency = map_uri(archive[f"map/{head}/{method}"][i])
-            pictures.append(CardPicture(title, f"{title} over the image of class {truth}", saliency, _numbers(result)))
+            alt = f"{title} over the image of class {truth}"
+            pictures.append(CardPicture(title, alt, saliency, _numbers(result), *_absolute(archive, head, method, i)))
             if result is not None:
                 values[title] = {metric.key: _finite(result[metric.key]) for metric in METRICS}
                 reference = results.get((index, label, REFERENCE_HEAD, method))
@@ -151,6 +163,16 @@ def build_gallery(archive: Mapping[str, np.ndarray], rows: Path, summary: Mappin
     found = sorted({word for card in cards for word in card.words.splitlines()})
     depth = [_map_title(head, method) for head, method in maps if re.fullmatch(r"attention:\d+", method)]
     return Gallery(cards, list(sortable), found, depth, css_scale())
+
+
+def _absolute(archive: Mapping[str, np.ndarray], head: str, method: str, image: int) -> tuple[str, str]:
+    """The picture and the words of raw attention on its own scale; empty of other maps, and in older results."""
+    ranges = archive.get(f"range/{head}/{method}")
+    if ranges is None:
+        return "", ""
+    low, high = ranges[image].tolist()
+    ratios = stretched_to_ratios(archive[f"map/{head}/{method}"][image], low, high)
+    return map_uri(on_scale(ratios)), ratio_text(high)
 
 
 def photo_uri(pixels: UInt8[np.ndarray, "H W 3"]) -> str:

@@ -11,19 +11,29 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from castream_jax.drawing.line_chart import PLAIN, Chart, Series, head_series, line_chart
+from castream_jax.drawing.titles import head_title
 
 _MAX_POINTS = 300  # of a line: more than a screen can show
 
 
 class TrainingCurves(NamedTuple):
-    """Charts over epochs; `averaged` is true where points are means of several log lines."""
+    """Charts over epochs; `averaged` is true where points are means of several log lines.
+
+    What has fewer than three points is no curve: `few` says it in words.
+    """
 
     charts: list[Chart]
     averaged: bool
+    few: list[str]
 
 
-# Title, field of the log, unit; of a distillation, agreement with GAP stands in the place of accuracy.
-_MEASURES = (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0), ("Agreement with GAP (%)", "agreement", 100.0))
+# Title, field of the log, unit, greatest value; a distillation measures agreement with GAP instead of accuracy.
+_MEASURES = (
+    ("Loss", "loss", 1.0, math.inf),
+    ("Accuracy (%)", "accuracy", 100.0, 100.0),
+    ("Agreement with GAP (%)", "agreement", 100.0, 100.0),
+)
+_CURVE = 3  # points
 
 
 def training_curves(path: Path, heads: Sequence[str]) -> TrainingCurves | None:
@@ -36,20 +46,23 @@ def training_curves(path: Path, heads: Sequence[str]) -> TrainingCurves | None:
     if not path.is_file():
         return None
     records = _read_log(path)
-    charts = []
-    for title, field, unit in _MEASURES:
+    charts, few = [], []
+    for title, field, unit, most in _MEASURES:
         lines = []
         for head in heads:
             epoch, value = _curve(records, f"{head}/{field}")
-            if len(epoch):
+            if 0 < len(epoch) < _CURVE:
+                points = (f"{unit * y:.3g} after {x:.2g} epochs" for x, y in zip(epoch, value, strict=True))
+                few.append(f"{title} of {head_title(head)}: {', '.join(points)}.")
+            elif len(epoch):
                 lines.append(head_series(head, heads, _thin(epoch), _thin(unit * value)))
         if lines:
-            charts.append(line_chart(title, lines, x_label="epoch"))
+            charts.append(line_chart(title, lines, x_label="epoch", y_most=most))
     epoch, learning_rate = _curve(records, "learning_rate")
-    if len(epoch):
+    if len(epoch) >= _CURVE:
         line = Series("Learning rate", PLAIN, _thin(epoch), _thin(learning_rate))
         charts.append(line_chart("Learning rate", [line], x_label="epoch"))
-    return TrainingCurves(charts, averaged=len(records) > _MAX_POINTS) if charts else None
+    return TrainingCurves(charts, len(records) > _MAX_POINTS, few) if charts or few else None
 
 
 def read_causal_curves(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""The table of one evaluation: a row per attribution method × head, and each stream's difference to GAP.
+"""The table of one evaluation: a row per attribution method × head, below it its differences to GAP and to a method.
 
 Terminal, Markdown and HTML print the same `table_rows`. The summary holds fractions; tables show percent with
 two decimals, as the paper does, and half the width of the 95 % interval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 import math
 from typing import Any, Literal, NamedTuple
@@ -65,18 +65,23 @@ class MetricCell(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricRow:
-    """Values of one head under one method, or (`is_difference`) that head minus GAP; `cells` follow `columns_of`."""
+    """Values of one head under one method; `cells` follow `columns_of`.
+
+    Or that minus GAP under the same method (`minus` is `"gap"`), or minus the reference method under the same head.
+    """
 
     method: str
     head: str
     cells: tuple[MetricCell, ...]
-    is_difference: bool = False
+    minus: str = ""
+
+    @property
+    def is_difference(self) -> bool:
+        return bool(self.minus)
 
     @property
     def title(self) -> str:
-        return (
-            f"{head_title(self.head)} − {head_title(REFERENCE_HEAD)}" if self.is_difference else head_title(self.head)
-        )
+        return difference_title(self.head, self.minus) if self.minus else head_title(self.head)
 
     @property
     def is_baseline(self) -> bool:
@@ -104,12 +109,13 @@ def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
 
 def localisation_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
     """`table_rows` of the localisation metrics; none where no image had a box."""
-    found = summary.get("localisation")
-    return table_rows({**found, "heads": {head: {} for head in summary["heads"]}}, LOCALISATION) if found else []
+    found, reference = summary.get("localisation"), summary.get("reference_method", "")
+    heads = {head: {} for head in summary["heads"]}
+    return table_rows({**found, "heads": heads, "reference_method": reference}, LOCALISATION) if found else []
 
 
 def table_rows(summary: Mapping[str, Any], columns: Sequence[Column] = ()) -> list[MetricRow]:
-    """Rows grouped by method: GAP, then per stream its values and, below them, its difference to GAP.
+    """Rows grouped by method: per head its values and, below them, its differences to GAP and to the reference method.
 
     Args:
         summary: contents of `evaluation/summary.json`, values as fractions. A missing or NaN value prints a dash.
@@ -137,8 +143,42 @@ def table_rows(summary: Mapping[str, Any], columns: Sequence[Column] = ()) -> li
                     difference_cell(c, values[c.key] - percents[REFERENCE_HEAD][c.key], differences.get(head, {}))
                     for c in columns
                 ]
-                rows.append(MetricRow(method, head, tuple(cells), is_difference=True))
+                rows.append(MetricRow(method, head, tuple(cells), minus=REFERENCE_HEAD))
+            rows += _to_reference_method(summary, method, head, values, columns)
     return rows
+
+
+def difference_title(head: str, minus: str) -> str:
+    """`ca − GAP` of a difference of heads, `ca: − Grad-CAM` of one of methods."""
+    if minus == REFERENCE_HEAD:
+        return f"{head_title(head)} − {head_title(minus)}"
+    return f"{head_title(head)}: − {method_title(minus)}"
+
+
+def _to_reference_method(
+    summary: Mapping[str, Any], method: str, head: str, percents: Mapping[str, float], columns: Sequence[Column]
+) -> list[MetricRow]:
+    """The row of `head` under `method` minus the same head under the reference method, where there is one.
+
+    What belongs to the head alone, such as its accuracy, is no matter of methods: a dash.
+    """
+    reference = summary.get("reference_method", "")
+    entry = _find(reference_differences(summary), method, head)
+    of_reference = _find(summary["metrics"], reference, head)
+    if entry is None or of_reference is None:
+        return []
+    cells = [difference_cell(c, percents[c.key] - percent_of(of_reference.get(c.key)), entry) for c in columns]
+    return [MetricRow(method, head, tuple(cells), minus=reference)]
+
+
+def reference_differences(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The differences to the reference method; the summary has those to the baselines, too."""
+    to = summary.get("reference_method", "")
+    return [entry for entry in summary.get("method_differences", ()) if entry["reference"] == to]
+
+
+def _find(entries: Iterable[Mapping[str, Any]], method: str, head: str) -> Mapping[str, Any] | None:
+    return next((entry for entry in entries if (entry["method"], entry["head"]) == (method, head)), None)
 
 
 def percent_of(fraction: float | None) -> float:
@@ -187,7 +227,9 @@ def metric_table(summary: Mapping[str, Any]) -> Table:
             table.add_row(Text(method_title(row.method), style="bold"))
             previous = row.method
         cells = [Text.assemble((_marked(cell), styles[cell.mark]), (f"\n{cell.interval}", "dim")) for cell in row.cells]
-        table.add_row(Text(f"  {row.title}", style="italic" if row.is_difference else ""), *cells)
+        # The head stands above; the long title would be broken over two lines.
+        title = row.title if row.minus in ("", REFERENCE_HEAD) else f"− {method_title(row.minus)}"
+        table.add_row(Text(f"  {title}", style="italic" if row.is_difference else ""), *cells)
     return table
 
 

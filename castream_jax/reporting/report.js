@@ -49,6 +49,9 @@ function makeSortable(table) {
 }
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 
+// Raw attention: in multiples of uniform attention, or each map from its least to its greatest value.
+byId("scale")?.addEventListener("change", (event) => { document.documentElement.dataset.attention = event.target.value; });
+
 // Gallery: search and sort.
 const cards = [...document.querySelectorAll(".card")];
 const values = new Map(cards.map((card) => [card, JSON.parse(card.dataset.values)]));
@@ -135,10 +138,11 @@ function caseRow([anchor, value, p, o, predicted]) {
   const first = document.createElement("th");
   first.scope = "row";
   first.append(isShown ? Object.assign(document.createElement("a"), { href: `#${anchor}`, textContent: name }) : name);
-  const texts = [(100 * value).toFixed(2), className, extremes.classes[predicted], p.toFixed(3), o.toFixed(3)];
+  const predictedName = extremes.classes[predicted], mark = predictedName === className ? "" : "✗ ";
+  const texts = [(100 * value).toFixed(2), className, mark + predictedName, p.toFixed(3), o.toFixed(3)];
   row.append(first, ...texts.map((text) => {
     const cell = document.createElement("td");
-    cell.textContent = text;
+    cell.textContent = cell.title = text;
     return cell;
   }));
   return row;

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from castream_jax.drawing.attention_scale import scale_marks
 from castream_jax.drawing.causal_curves import causal_charts
 from castream_jax.drawing.line_chart import legend_of
 from castream_jax.drawing.overlay import OPACITY
@@ -20,6 +21,7 @@ from castream_jax.experiment.workdir import Workdir
 from castream_jax.reporting.differences import difference_rows
 from castream_jax.reporting.extreme_cases import extreme_cases
 from castream_jax.reporting.gallery import Gallery, build_gallery
+from castream_jax.reporting.in_words import UNCHANGED, in_words
 from castream_jax.reporting.measured_curves import read_causal_curves, training_curves
 from castream_jax.reporting.metric_table import (
     LOCALISATION,
@@ -32,6 +34,8 @@ from castream_jax.reporting.metric_table import (
     ordered_methods,
     table_rows,
 )
+from castream_jax.reporting.recognition_tables import recognition_tables
+from castream_jax.reporting.sanity_table import sanity_table
 from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
 from castream_jax.runtime.progress import Progress
@@ -69,6 +73,7 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
     heads = ordered_heads(summary)
     curves = read_causal_curves(workdir.curves)
     table = table_rows(summary)
+    shared = _without_folders(config)
     gallery = _gallery(workdir, summary)
     shown = {card.anchor for card in gallery.cards} if gallery else set()
     page = (
@@ -76,12 +81,17 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
         .get_template("report.html.j2")
         .render(
             config=config,
-            config_json=json.dumps(config, indent=2),
+            config_json=json.dumps(shared, indent=2),
+            in_words=in_words(summary),
+            sanity=sanity_table(summary, config),
+            unchanged_above=UNCHANGED,
+            recognition=recognition_tables(workdir.predictions, summary),
+            marks=scale_marks(),
             name=name,
             comparison=comparison,
-            compared=" ".join(shlex.quote(str(other)) for other in others),
+            compared=" ".join(shlex.quote(other.folder.name) for other in others),
             summary=summary,
-            workdir=shlex.quote(str(workdir)),
+            workdir=shlex.quote(workdir.folder.name),
             columns=columns_of(summary),
             metrics=METRICS,
             table=together(table),
@@ -112,13 +122,26 @@ def together(table: Sequence[MetricRow]) -> list[list[MetricRow]]:
     return units
 
 
+def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the names alone of files and folders: a page that is sent tells nobody where its author works."""
+
+    def name(value: Any) -> Any:
+        return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shared(inner) for key, inner in value.items()}
+        return [name(inner) for inner in value] if isinstance(value, list) else name(value)
+
+    return {key: shared(value) for key, value in config.items()}
+
+
 def _environment() -> jinja2.Environment:
     environment = html_environment("castream_jax.reporting")
     environment.filters["head_title"] = head_title
     environment.filters["method_title"] = method_title
     environment.filters["legend_of"] = legend_of
     environment.filters["settings"] = _settings
-    environment.filters["correlation"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
     environment.globals["zip"] = zip
     # These files belong to the package, so they need no escaping.
     folder = resources.files("castream_jax.reporting")

@@ -103,7 +103,7 @@ class OverImages(Generic[_Options, _Result]):
         return self._program(*arrays, **static)
 
     def lower(self, *arguments: _Options.args, **choices: _Options.kwargs) -> jax.stages.Lowered:
-        """The program for these arguments, to look at."""
+        """The program for these arguments, to look at; they may be `jax.ShapeDtypeStruct`s with shardings."""
         arrays, static = self._split_module(arguments, choices)
         return self._program.lower(*arrays, **static)
 
@@ -113,7 +113,8 @@ class OverImages(Generic[_Options, _Result]):
         module, *arrays = arguments
         graphdef, state = nnx.split(module)
         images = sharding_of(arrays[0])
-        if images is not None:  # labels come as they are, and explicit axes of a mesh take nothing of another sharding
+        # Labels come as they are, and explicit axes of a mesh take nothing of another sharding.
+        if images is not None and not isinstance(arrays[0], jax.ShapeDtypeStruct):
             arrays = jax.device_put(arrays, images)
         static = {"graphdef": graphdef, "images": images, "choices": tuple(sorted(choices.items()))}
         return (state, *arrays), static

@@ -1,9 +1,10 @@
-"""The training step as one program: what it reads, and what is drawn and kept beside it, by the config."""
+"""The training step of a config as one program: what it reads, draws and keeps, and its arguments as shapes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
@@ -13,7 +14,9 @@ from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.runtime.mesh import replicated, split_over_images
 from castream_jax.training.mixing import make_mix
 from castream_jax.training.optimizer import warmup_steps
-from castream_jax.training.step import Loss, MovingAverage, State, make_train_step
+from castream_jax.training.step import Loss, MovingAverage, State, initial_state, make_train_step
+
+Tree = Any
 
 _LABELS: dict[Loss, tuple[str, ...]] = {
     "cross_entropy": ("label",),
@@ -40,7 +43,7 @@ def compiled_step(
     optimizer: optax.GradientTransformation,
     average: MovingAverage | None,
     mesh: Mesh,
-) -> Callable[..., State]:
+) -> jax.stages.Wrapped:
     """The training step of a batch that the devices of the mesh share; it gives the state's memory to the next one."""
     drops = config.train.target == "streams" and any(stream.dropout for stream in config.streams.values())
     step = make_train_step(
@@ -58,3 +61,33 @@ def compiled_step(
     whole = replicated(mesh)
     shardings = (whole, whole, split_over_images(mesh))
     return jax.jit(step, in_shardings=shardings, out_shardings=whole, donate_argnums=0)
+
+
+def first_state(
+    parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None = None
+) -> State:
+    """`initial_state` by one program: its copies and zeros would be one for each shape."""
+    return jax.jit(_state_of(parts, optimizer, average))(parts.params, parts.stats)
+
+
+def _state_of(
+    parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None
+) -> Callable[[Tree, Tree], State]:
+    def first_state(params: Tree, stats: Tree) -> State:
+        return initial_state(parts._replace(params=params, stats=stats), optimizer, average)
+
+    return first_state
+
+
+def abstract_arguments(
+    config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, average: MovingAverage | None
+) -> tuple[Tree, Tree, Tree]:
+    """State, frozen arrays and batch of `compiled_step`, as `jax.ShapeDtypeStruct`s; `parts` may hold such, too."""
+    state = jax.eval_shape(_state_of(parts, optimizer, average), parts.params, parts.stats)
+    count, size = config.train.batch_size, config.data.image_size
+    arrays = {
+        "pixels": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((count,), jnp.int32),
+        "target": jax.ShapeDtypeStruct((count, config.backbone.num_classes), jnp.float32),
+    }
+    return state, parts.frozen, step_inputs(config, arrays)

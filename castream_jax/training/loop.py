@@ -31,13 +31,13 @@ from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
 from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 from castream_jax.runtime.progress import Progress
-from castream_jax.training.compiled_step import compiled_step, moving_average, step_inputs
+from castream_jax.training.compiled_step import compiled_step, first_state, moving_average, step_inputs
 from castream_jax.training.logs import MetricLogs
 from castream_jax.training.meter import Length, Meter
 from castream_jax.training.optimizer import make_optimizer
 from castream_jax.training.profile import StepProfile
 from castream_jax.training.recipe import check_recipe, open_training_data, remarks
-from castream_jax.training.step import State, initial_state
+from castream_jax.training.step import State
 from castream_jax.training.termination import Termination
 from castream_jax.training.validate import make_validation
 
@@ -77,7 +77,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     parts = model_parts(model, config.train.target, config.train.batch_norm)
     optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
     average = moving_average(config, length.steps_per_epoch)
-    state, frozen = replicate((initial_state(parts, optimizer, average), parts.frozen), mesh)
+    state, frozen = replicate((first_state(parts, optimizer, average), parts.frozen), mesh)
     step_fn = compiled_step(config, parts, optimizer, average, mesh)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
     validate = make_validation(config, parts, mesh, source.class_names, progress.say)

@@ -17,7 +17,7 @@ import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.commands.bench import machine
 from castream_jax.reporting.benchmarks import FIGURES, benchmarks_table
-from castream_jax.stream import torch_stream_state_dict
+from castream_jax.stream_weights import torch_stream_state_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 

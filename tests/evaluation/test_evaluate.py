@@ -172,8 +172,14 @@ def test_curves_are_means_within_their_band(evaluated, reference):
 
 def test_the_function_returns_the_summary_it_writes(trained):
     config, workdir = trained
-    config.evaluation.update(max_images=2, gallery=0, curves=False)
-    assert evaluate(config, workdir) == read_summary(workdir)
+    config.evaluation.update(max_images=2, gallery=0, curves=False, reference_method="gradcam+")
+    with pytest.raises(ValueError, match=r"reference_method is 'gradcam\+', which is not evaluated \(gradcam, "):
+        evaluate(config, workdir)
+    config.evaluation.reference_method = "gradcam"
+    summary = evaluate(config, workdir)
+    assert summary == read_summary(workdir)
+    compared = {entry["method"] for entry in summary["method_differences"] if entry["reference"] == "gradcam"}
+    assert compared == {entry["method"] for entry in summary["metrics"]} - {"gradcam"}
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
@@ -227,7 +233,9 @@ def test_results_of_another_run_are_replaced_and_this_is_said(trained, capsys):
     config.evaluation.update(protocol="castream-pred", methods=("gradcam",), curves=False)
     summary = evaluate(config, workdir)
     # "differs in" lists fields; wrapped by the terminal or not.
-    assert "another run, which differs in protocol, methods, curves: replacing them" in capsys.readouterr().err
+    assert (
+        "another run, which differs in protocol, methods, curves: they are kept in earlier/" in capsys.readouterr().err
+    )
     rows = read_rows(workdir)
     assert {row["method"] for row in rows} == {"gradcam"}
     assert {row["protocol"] for row in rows} == {castream.get_protocol("castream-pred").hash}

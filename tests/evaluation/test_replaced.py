@@ -1,4 +1,4 @@
-"""A second evaluation takes nothing away from the first until its own results are whole."""
+"""A second evaluation takes nothing away from the first, and further protocols have results of their own."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from castream_jax.attribution import METHODS, Inputs, register_method
+from castream_jax.cli import main
 from castream_jax.evaluation import evaluate
 from castream_jax.evaluation.identity import claim_results
 from castream_jax.experiment.workdir import Workdir
@@ -56,12 +57,34 @@ def test_the_results_of_the_first_are_found_again(tiny_config, trained_workdir: 
         patch.setattr(sys.modules["castream_jax.evaluation.evaluate"], "write_summary", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             evaluate(config, trained_workdir)
-    assert (workdir.replaced / "summary.json").is_file()
+    assert (workdir.earlier / first["run"] / "summary.json").is_file()
     assert not workdir.summary.is_file()
+    second = evaluate(config, trained_workdir)  # goes on, and takes nothing away in the end either
+    assert (workdir.earlier / first["run"] / "summary.json").is_file()
     config.evaluation.methods = ("attention",)
+    capsys.readouterr()
     assert evaluate(config, trained_workdir)["metrics"] == first["metrics"]
     assert "were there already" in capsys.readouterr().err
-    assert not workdir.replaced.exists()
+    assert [path.name for path in workdir.earlier.iterdir()] == [second["run"]]
+
+
+@pytest.mark.slow
+def test_each_protocol_has_results_of_its_own(tiny_config, trained_workdir: Path, capsys):
+    config = tiny_config(evaluation={"methods": ("attention",), "baselines": False, "max_images": 4, "gallery": 2})
+    config.evaluation.further_protocols = ("castream-pred", "castream")
+    with pytest.raises(ValueError, match=r"further_protocols names 'castream', which config.evaluation.protocol is"):
+        evaluate(config, trained_workdir)
+    config.evaluation.further_protocols = ("castream-pred",)
+    first = evaluate(config, trained_workdir)
+    workdir = Workdir.at(trained_workdir)
+    (other,) = workdir.further_protocols
+    assert first == workdir.read_summary()
+    assert other.read_summary()["protocol"]["target_class"] == "predicted"
+    assert first["protocol"]["target_class"] == "label"
+    assert main(["report", "--workdir", str(trained_workdir)]) == 0
+    pages = capsys.readouterr().out.split()
+    assert [Path(page).name for page in pages] == ["index.html", "under-castream-pred.html"]
+    assert "castream-pred" in Path(pages[1]).read_text()
 
 
 def test_results_of_an_unknown_run_are_not_taken_for_ours(trained_workdir: Path):

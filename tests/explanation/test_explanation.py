@@ -343,6 +343,12 @@ def test_attention_is_drawn_for_each_stage_and_head(explanation):
     # The last stage's is the map of the method of that name, but for rounding.
     last, method = (explanation.attention_overlay("ca", 3), explanation.overlay("ca", "attention"))
     assert np.abs(np.asarray(last, int) - np.asarray(method, int)).max() <= 1
+    # In multiples of uniform attention, r / (1 + r).
+    scores = explanation.attention["ca"][3][0]
+    drawn = np.asarray(explanation.attention_overlay("ca", 3, absolute=True), int)
+    expected = explanation._over_picture(scores * scores.size / (1 + scores * scores.size))
+    assert np.array_equal(drawn, np.asarray(expected, int))
+    assert f"at most {scores.max() * scores.size:.1f} × uniform" in explanation._repr_html_()
     for head, stage, number in (("gap", 3, None), ("four", 1, None), ("four", 2, 4), ("absent", 0, None)):
         with pytest.raises(ValueError, match="There is no attention of"):
             explanation.attention_overlay(head, stage, number)

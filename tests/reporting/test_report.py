@@ -209,11 +209,38 @@ def test_differences_are_stream_minus_gap_and_marked_where_the_interval_excludes
 
 def test_differences_in_full(workdir):
     rows = [row for rows in difference_rows(read_summary(workdir)).values() for row in rows]
-    assert rows[0] == ("ca", "Accuracy ↑", "0.00", "−1.00 to +1.00", "1,200", "3", "1", "0.012")
-    assert rows[1] == ("ca", "AD ↓", "−7.66", "−10.00 to −5.00", "1,200", "3", "1", "< 0.001")
+    assert rows[0] == ("ca − GAP", "Accuracy ↑", "0.00", "−1.00 to +1.00", "1,200", "3", "1", "0.012")
+    assert rows[1] == ("ca − GAP", "AD ↓", "−7.66", "−10.00 to −5.00", "1,200", "3", "1", "< 0.001")
     html = write_report(workdir).read_text()
     for row in rows:
         assert f"<td>{row.difference}</td><td>{row.interval}</td><td>1,200</td><td>3</td>" in html
+
+
+def test_a_method_stands_beside_the_reference_method_in_table_and_report(workdir):
+    summary = read_summary(workdir)
+    summary["reference_method"] = "gradcam"
+    entry = {
+        "head": "ca",
+        "method": "gradcam++",
+        "reference": "gradcam",
+        "AD": 0.0766,
+        "AG": 0,
+        "AI": -0.2,
+        "I": -0.0612,
+        "D": -0.05,
+    }
+    summary["method_differences"] = [entry | {"intervals": {"AD": [0.05, 0.1]}, "sign_tests": {"AD": TEST}}]
+    (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    (row,) = (row for row in table_rows(summary) if row.minus == "gradcam")
+    assert (row.method, row.title) == ("gradcam++", "ca: − Grad-CAM")
+    # Points of the printed values, 20.00 − 12.34; an accuracy has no method.
+    assert [cell.text for cell in row.cells] == ["+7.66", "0.00", "−20.00", "−6.12", "−5.00", "–"]
+    assert row.cells[0] == ("+7.66", "worse", "±2.50")
+    assert "| Grad-CAM++ | ca: − Grad-CAM | †+7.66 ±2.50 |" in markdown_table(summary)
+    full = [row for row in difference_rows(summary)["Grad-CAM++"] if row.title == "ca: − Grad-CAM"]
+    assert full[0] == ("ca: − Grad-CAM", "AD ↓", "+7.66", "+5.00 to +10.00", "1,200", "3", "1", "0.012")
+    html = write_report(workdir).read_text()
+    assert html.count("ca: − Grad-CAM") == 2 + len(full)  # the table's row (and what it sorts by), and in full
 
 
 def test_terminal_and_markdown_print_the_same_cells(workdir):
@@ -545,7 +572,9 @@ def test_baselines_are_set_apart_below(workdir):
     summary = read_summary(workdir)
     random = [{"head": head, "method": "random", "AD": 0.9, "AG": 0.1 + 0.1 * (head == "ca")} for head in HEADS]
     summary["metrics"] = random + summary["metrics"]
-    summary["sanity"] = [{"randomised": "projections", "head": "ca", "method": "gradcam", "rank_correlation": -0.25}]
+    row = {"head": "ca", "method": "gradcam"}
+    summary["sanity"] = [row | {"randomised": "nothing", "rank_correlation": 1.0}]
+    summary["sanity"] += [row | {"randomised": "classifier", "rank_correlation": -0.25}]
     (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
     rows = table_rows(summary)
     assert [row.method for row in rows if not row.is_difference][-2:] == ["random", "random"]
@@ -553,8 +582,35 @@ def test_baselines_are_set_apart_below(workdir):
     html = write_report(workdir).read_text()
     bodies = [attributes["class"] for tag, attributes in Page(html).tags if tag == "tbody" and "class" in attributes]
     assert ["baseline" in (name or "") for name in bodies] == [False] * 4 + [True] * 2
-    assert "<td>projections</td>" in html
-    assert "−0.250" in html
+    assert '<td class="quiet">1.00</td>' in html
+    assert '<td class="better">−0.25</td>' in html
+
+
+def test_raw_attention_is_drawn_on_its_own_scale_unless_chosen_otherwise(workdir, browser):
+    with np.load(workdir / "evaluation" / "gallery.npz") as there:
+        arrays = dict(there) | {"range/ca/attention": np.tile(np.array([0.5, 7.25], np.float32), (6, 1))}
+    np.savez(workdir / "evaluation" / "gallery.npz", **arrays)
+    browser.open(write_report(workdir), width=390)
+    shown = (
+        "[...document.querySelectorAll('#cards .card:first-child img')]"
+        ".filter((img) => getComputedStyle(img).display !== 'none').map((img) => img.className)"
+    )
+    assert browser.js(shown) == ["absolute", "", ""]
+    caption = "document.querySelectorAll('#cards .tile figcaption')[1].innerText"
+    assert "at most 7.2 × uniform" in browser.js(caption)
+    browser.js("byId('scale').value = 'stretched'; byId('scale').dispatchEvent(new Event('change'))")
+    assert browser.js(shown) == ["stretched", "", ""]
+    assert browser.js("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_that_is_sent_names_no_folder_of_its_author(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"] |= {"path": "/home/somebody/secret/digits"}
+    (workdir / "config.json").write_text(json.dumps(config | {"imports": ["/home/somebody/secret/own.py"]}))
+    html = write_report(workdir).read_text()
+    assert "somebody" not in html
+    assert str(workdir.parent) not in html
+    assert f"castream train --config config.json --workdir {workdir.name}" in html
 
 
 def test_attention_across_depth_has_a_column_per_stage(workdir, browser):

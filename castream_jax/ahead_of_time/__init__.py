@@ -1,0 +1,1 @@
+"""Programs compiled for chips that are not there: what they need, and whether they fit."""
