@@ -70,21 +70,35 @@ class PreparedImage(EncodedImage):
     So are drafts of JPEGs, and transforms deal with both alike. A coarser decoding is not to be had.
     """
 
-    def __init__(self, content: bytes, name: str, size: tuple[int, int], remedy: str):
+    def __init__(self, content: bytes, name: str, size: tuple[int, int], stored: tuple[int, int], remedy: str):
+        """Args:
+        content: of a file.
+        name: what messages call it.
+        size, stored: height and width of the original, and of the image that is in the file.
+        remedy: what messages advise.
+        """
         super().__init__(content, name, remedy)
-        self._size = size
+        self._size, self._stored_size = size, stored
 
     @property
     def size(self) -> tuple[int, int]:
         return self._size
 
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        return self._stored_size
+
+    def as_decoded(self) -> "PreparedImage":
+        return PreparedImage(self.stored(), self._name, self._stored_size, self._stored_size, self._decoding.remedy)
+
     def decode(self, reduction: int = 1) -> Image.Image:
+        # Pillow need not even look at it: what is known of it saves that.
         pixels = decode_jpeg(self.stored())
         return super().decode() if pixels is None else Image.fromarray(pixels)
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         pixels = decode_jpeg(self.stored())
-        return super().pixels() if pixels is None else pixels
+        return np.asarray(super().decode()) if pixels is None else pixels
 
 
 def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:

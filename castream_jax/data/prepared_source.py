@@ -91,8 +91,8 @@ class PreparedSource:
             unreadable = UnreadableImageError(f"cannot read image '{name}' (its shard is damaged); {_REMEDY}")
             unreadable.name, unreadable.reason = name, "its shard is damaged"
             raise unreadable from error
-        height, width = self._columns["size"][row].tolist()
-        image = PreparedImage(content, name, (height, width), _REMEDY)
+        size, stored = (tuple(self._columns[key][row].tolist()) for key in ("size", "stored"))
+        image = PreparedImage(content, name, size, stored, _REMEDY)
         record: dict[str, Any] = {"pixels": image, "label": self._rows["label"][index], "index": index}
         return record | {key: self._rows[key][index] for key in ("box", "target", "target_mask") if key in self._rows}
 
