@@ -51,13 +51,14 @@ from castream_jax.data import (
     eval_loader,
     train_loader,
 )
+from castream_jax.data.decode import Decoding
 from castream_jax.data.jpeg import simplejpeg
 from castream_jax.data.prepare import Split, prepare
 from castream_jax.data.prepared_images import JpegForm, PreparedImage
 from castream_jax.data.prepared_source import PreparedSource
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
-from castream_jax.data.transforms import DeviceSquare, NoteSize
+from castream_jax.data.transforms import NoteSize
 
 try:
     from pytorch_models import torch, torchvision
@@ -108,14 +109,14 @@ def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[st
         made = PreparedSource(temporary, "train")
         batch = min(BATCH, len(images))
         files = [made.open(index)["pixels"].stored() for index in range(len(made))]
-        on_device = [NoteSize(), DeviceSquare(SIDE)]
+        on_device = [NoteSize(), Squash(SIDE)]
 
         def batches(source: Source, chain: Sequence[Transform], numbered: bool = False) -> Iterable[Any]:
             options: dict[str, Any] = {"batch_size": batch, "transforms": chain, "num_threads": arguments.threads}
             return train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
 
         def decoded() -> Iterable[Any]:
-            return ([PreparedImage(file, "", (SIDE, SIDE), "").pixels()] for file in files)
+            return ([PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), Decoding()).pixels()] for file in files)
 
         sides: dict[str, Callable[[], Iterable[Any]]] = {
             "raw": lambda: batches(images, transforms(True, False)),

@@ -116,6 +116,10 @@ class EncodedImage:
 
     def stored(self) -> bytes:
         """The content of the file, whatever it is."""
+        return self._bytes
+
+    @functools.cached_property
+    def _bytes(self) -> bytes:
         return self._file if isinstance(self._file, bytes) else _content(self._file)
 
     @property
@@ -128,6 +132,15 @@ class EncodedImage:
         height, width = self._image.height, self._image.width
         turned = self._decoding.exif_orientation and orientation_of(self._image) >= _SIDEWAYS
         return (width, height) if turned else (height, width)
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """Height and width of what decoding gives, where that is not by a reduction: `size`."""
+        return self.size
+
+    def as_decoded(self) -> "EncodedImage":
+        """The same file as an image whose `size` is that of its pixels."""
+        return self
 
     @property
     def orientation(self) -> int:
@@ -151,19 +164,16 @@ class EncodedImage:
         return Traits(self.orientation != 1, grey, image.has_transparency_data)
 
     @functools.cached_property
-    def _content(self) -> bytes:
-        """Of the file, read at once: Pillow would read it in many small pieces."""
-        return self.stored()
-
-    @functools.cached_property
     def _image(self) -> Image.Image:
         with naming(self._name, self._decoding):
             limit = self._decoding.max_pixels
             if limit:
                 allow_pixels(limit)
-            if not self._content:
+            # At once: Pillow would read a file in many small pieces.
+            content = self.stored()
+            if not content:
                 raise ValueError("it is empty")
-            image = Image.open(io.BytesIO(self._content))
+            image = Image.open(io.BytesIO(content))
             if limit and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width * image.height} pixels, limit {limit}")
             return image
@@ -180,16 +190,21 @@ class EncodedImage:
         """
         image = self._image
         with naming(self._name, self._decoding):
-            plain = reduction == 1 and image.format == "JPEG" and not self._decoding.exif_orientation
-            if plain and (pixels := decode_jpeg(self._content)) is not None:
-                return Image.fromarray(pixels)
             if reduction > 1:
                 image.draft(None, (image.width // reduction, image.height // reduction))
             return to_rgb(image, self._decoding.exif_orientation)
 
-    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The whole image, decoded exactly."""
-        return np.asarray(self.decode())
+    def pixels(self, out: UInt8[np.ndarray, "h w 3"] | None = None) -> UInt8[np.ndarray, "_h _w 3"]:
+        """The whole image, decoded exactly.
+
+        Args:
+            out: may take the pixels if it has their shape, and is then what is given back.
+
+        Raises:
+            UnreadableImageError: as `decode`.
+        """
+        pixels = decode_jpeg(self.stored(), out) if self.is_plain("JPEG") else None
+        return np.asarray(self.decode()) if pixels is None else pixels
 
 
 def _content(file: Path) -> bytes:

@@ -23,7 +23,7 @@ from castream_jax.data.reader import Transform
 from castream_jax.data.renumbered import numbered_as
 from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
-from castream_jax.data.transforms import CenterCrop, DeviceSquare, NoteSize, Squash
+from castream_jax.data.transforms import CenterCrop, NoteSize, Squash
 from castream_jax.data.voc import Voc
 from castream_jax.runtime.devices import available_cores
 
@@ -213,7 +213,7 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     on_device = train and data_config.get("augment_on_device", False)
     transforms: list[Transform] = [NoteSize()] if on_device else []
     if on_device and data_config.resize != "none" and data_config.random_resized_crop:
-        transforms.append(DeviceSquare(device_side(data_config), draft))
+        transforms.append(Squash(device_side(data_config), draft))
     elif data_config.resize != "none" and train and data_config.random_resized_crop:
         transforms.append(RandomResizedCrop(size, draft=draft))
     elif data_config.resize == "squash":

@@ -36,13 +36,18 @@ class Squash(grain.transforms.Map):
 
     def map(self, element: Record) -> Record:
         height, width = image_size(element)
-        image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
+        image: Any = element["pixels"]
+        if isinstance(image, EncodedImage) and image.decoded_size == (self.size, self.size):
+            image = image.as_decoded()
+        else:
+            image = as_image(element, reduction((height, width), self.size, self.size) if self.draft else 1)
+            image = resize(image, self.size, self.size)
         box = None
         if "box" in element:  # annotations reach beyond some images
             box = shift_box(
                 scale_box(element["box"], self.size / width, self.size / height), 0, 0, self.size, self.size
             )
-        return with_image(element, resize(image, self.size, self.size), box)
+        return with_image(element, image, box)
 
 
 @dataclass(frozen=True)
@@ -80,28 +85,6 @@ class NoteSize(grain.transforms.Map):
         return {**element, "size": np.array(image_size(element), np.int32)}
 
 
-@dataclass(frozen=True)
-class DeviceSquare(grain.transforms.Map):
-    """`Squash` of an image that the device goes on with: an array, and without boxes, which nobody moves there.
-
-    An image that was prepared at this size is decoded and no more.
-    """
-
-    takes_images: ClassVar[bool] = True
-    size: int
-    draft: bool = False
-
-    def map(self, element: Record) -> Record:
-        pixels: Any = element["pixels"]
-        if isinstance(pixels, EncodedImage) and not self.draft:
-            pixels = pixels.pixels()
-        changed: Any = {key: value for key, value in element.items() if key != "box"} | {"pixels": pixels}
-        if isinstance(pixels, np.ndarray) and pixels.shape[:2] == (self.size, self.size):
-            return changed
-        squashed: Any = Squash(self.size, self.draft).map(changed)
-        return squashed | {"pixels": np.asarray(squashed["pixels"])}
-
-
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of an image once its shorter side is `side`, as torchvision has it: the other is truncated."""
     if height < width:
@@ -125,7 +108,7 @@ def as_image(record: Record, reduction: int = 1) -> Image.Image:
     return pixels.decode(reduction) if isinstance(pixels, EncodedImage) else Image.fromarray(pixels)
 
 
-def with_image(record: Record, image: Image.Image, box: Box | None) -> Record:
+def with_image(record: Record, image: Image.Image | EncodedImage, box: Box | None) -> Record:
     """The record with another image and, if it has one, another box."""
     pixels: Any = np.asarray(image) if isinstance(record["pixels"], np.ndarray) else image
     changed: Record = {**record, "pixels": pixels}

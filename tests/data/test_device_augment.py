@@ -83,7 +83,6 @@ def test_brightness_is_pillow_s():
 
 
 @pytest.mark.parametrize("size", [(375, 500), pytest.param((60, 400), marks=SLOW), pytest.param((400, 60), marks=SLOW)])
-@pytest.mark.slow
 def test_windows_are_distributed_as_on_the_host(size):
     """Kolmogorov and Smirnov's test of two samples for top, left, height and width; seeds are fixed."""
     keys = jax.random.split(jax.random.key(0), COUNT)
@@ -134,7 +133,6 @@ def test_a_shift_is_the_host_s():
     assert len({image.tobytes() for image in shifted}) > 50
 
 
-@pytest.mark.slow
 def test_what_is_drawn_follows_from_seed_epoch_and_record_alone_on_any_number_of_devices():
     batch = _batch(16, 32)
     data = _data(brightness=0.4, crop_padding=2)

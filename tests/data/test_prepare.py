@@ -19,8 +19,18 @@ import pytest
 
 import castream_jax
 from castream_jax.cli import main
-from castream_jax.data import CanvasDigits, Subset, UnreadableImageError, evaluation_batches, open_source
-from castream_jax.data.augment import RandomResizedCrop
+from castream_jax.data import (
+    BrightnessJitter,
+    CanvasDigits,
+    RandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    Squash,
+    Subset,
+    UnreadableImageError,
+    evaluation_batches,
+    open_source,
+)
 from castream_jax.data.content import content_digest
 from castream_jax.data.prepare import Split, prepare
 from castream_jax.data.prepared_images import JpegForm
@@ -110,6 +120,23 @@ def test_crops_of_a_prepared_image_are_those_of_its_original(photographs, tmp_pa
         np.testing.assert_array_equal(ours["box"], theirs["box"])
         difference = np.abs(np.asarray(ours["pixels"], float) - np.asarray(theirs["pixels"], float))
         assert difference.mean() < 8  # of 255; another image, or its mirror, differs by 60
+
+
+def test_what_is_exact_stays_so_through_further_transforms_with_its_boxes(photographs, tmp_path):
+    command = ("image_folder", "--path", str(photographs), "--out", str(tmp_path / "out"), "--lossless=train")
+    assert _prepare(*command, "--config.data.image_size=16") == 0
+    sources = [open_source(_data(**place), "train") for place in (
+        {"path": str(photographs)}, {"source": "prepared", "path": str(tmp_path / "out")}
+    )]  # fmt: skip
+    box = np.array([5, 6, 12, 16], np.float32)
+    for index in range(6):
+        results = []
+        for source in sources:
+            record = Squash(16).map(source.open(index) | {"box": box})
+            for transform in (RandomFlip(), RandomCrop(3), BrightnessJitter(0.5)):
+                record = transform.random_map(record, np.random.default_rng(index))
+            results.append((np.asarray(record["pixels"]).tolist(), record["box"].tolist()))
+        assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("rows", ["images", "pairs"])
