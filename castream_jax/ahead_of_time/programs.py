@@ -85,7 +85,7 @@ def evaluate_program(config: Config, devices: Sequence[Any]) -> Program:
         over_images((images, size, size, 3), jnp.uint8),
         over_images((images,), jnp.int32),
         methods=methods,
-        protocol=protocol,
+        protocols=(protocol,),
         chunk=chunk,
     )
     remark = f"{len(devices) // mesh.size} processes, each on its own; {chunk} masked images per pass and chip"

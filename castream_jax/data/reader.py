@@ -65,7 +65,7 @@ class ReadRecord(grain.transforms.RandomMap):
             if pixels.shape != row.shape:
                 return records, None
             if not np.may_share_memory(pixels, row):
-                row[:] = pixels
+                np.copyto(row, pixels)
         return records, rows
 
     def read(self, position: int, rng: np.random.Generator, out: np.ndarray | None = None) -> dict[str, Any]:
