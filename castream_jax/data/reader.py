@@ -55,7 +55,7 @@ class ReadRecord(grain.transforms.RandomMap):
         """
         rng = np.random.default_rng(0)  # which nobody asks
         first = self.read(positions[0], rng)
-        rows = np.empty((len(positions), *first["pixels"].shape), np.uint8)
+        rows: np.ndarray = np.empty((len(positions), *first["pixels"].shape), np.uint8)
         records = [
             first,
             *(self.read(position, rng, row) for position, row in zip(positions[1:], rows[1:], strict=True)),
@@ -65,7 +65,7 @@ class ReadRecord(grain.transforms.RandomMap):
             if pixels.shape != row.shape:
                 return records, None
             if not np.may_share_memory(pixels, row):
-                np.copyto(row, pixels)
+                np.copyto(np.asarray(row), pixels)
         return records, rows
 
     def read(self, position: int, rng: np.random.Generator, out: np.ndarray | None = None) -> dict[str, Any]:
