@@ -79,7 +79,7 @@ def train_loader(
     # Datasets are lazy: reading before taking this process's share costs nothing, and seeds each random transform
     # with the position in the *global* stream, which does not depend on the number of processes.
     dataset = positions.random_map(read) if read.is_random else positions
-    make = partial(_training_batch, numbered) if read.is_random else partial(_read_batch, read, numbered)
+    make: Any = partial(_training_batch, numbered) if read.is_random else partial(_read_batch, read, numbered)
     # Cut first, or the first processes could hold one batch more than the last ones and wait for them.
     dataset = dataset[: steps * batch_size][process_index::process_count]
     dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=make)
