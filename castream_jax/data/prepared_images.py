@@ -18,14 +18,14 @@ from castream_jax.data.transforms import as_image, image_size, resize, shorter_s
 
 
 class JpegForm(NamedTuple):
-    """Squashed to at most `side` × `side`, never enlarged, as JPEG; a JPEG that needs no resizing is kept as it is."""
+    """Squashed to `side` × `side`, as JPEG; an image that fits in this keeps its size, and a JPEG all its bytes."""
 
     side: int
     quality: int
 
     def encode(self, record: Record) -> "StoredImage":
-        height, width = size = image_size(record)
-        wanted = min(height, self.side), min(width, self.side)
+        size = image_size(record)
+        wanted = size if max(size) <= self.side else (self.side, self.side)
         pixels: Any = record["pixels"]
         if wanted == size and isinstance(pixels, EncodedImage) and pixels.is_plain("JPEG"):
             pixels.decode()  # or a damaged file would be found out in training
