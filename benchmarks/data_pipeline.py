@@ -51,6 +51,7 @@ from castream_jax.data import (
     eval_loader,
     train_loader,
 )
+from castream_jax.data.decode import Decoding
 from castream_jax.data.jpeg import simplejpeg
 from castream_jax.data.prepare import Split, prepare
 from castream_jax.data.prepared_images import JpegForm, PreparedImage
@@ -118,7 +119,7 @@ def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[st
             return train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
 
         def decoded() -> Iterable[Any]:
-            return ([PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), "").pixels()] for file in files)
+            return ([PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), Decoding()).pixels()] for file in files)
 
         sides: dict[str, Callable[[], Iterable[Any]]] = {
             "raw": lambda: batches(images, transforms(True, False)),

@@ -6,7 +6,7 @@
 
 Four sides get the same images, weights and machine: this library (one trunk pass for both heads), the official
 procedure as written (`pytorch_official.py`), the best that plain PyTorch does (`pytorch_best.py`), at its fastest batch
-size, and what is at hand, pytorch-grad-cam and RISE (`pytorch_usual.py`), where it is installed. Group of images by
+size, and the usual tools, pytorch-grad-cam and RISE (`pytorch_usual.py`), where it is installed. Group of images by
 group of images they are timed in turn, and the median counts. Compiling is not timed. The numbers of the first three
 must be equal, or this exits with an error at the end. The machine should be idle, or the ratios flatter JAX.
 
@@ -183,7 +183,7 @@ def call_side(pixels: np.ndarray, labels: np.ndarray) -> tuple[Results, int]:
 
 
 def make_side(name: str, arguments: argparse.Namespace) -> Any:
-    """The official procedure or what is at hand."""
+    """The official procedure or the usual tools."""
     assert pytorch_sides is not None
     return getattr(pytorch_sides, name)(make_model(arguments), arguments.methods.split(","), OFFICIAL_BATCH)
 
@@ -264,11 +264,11 @@ def our_side(
     state = nnx.state(model)
     begin = time.perf_counter()
     arrays = jnp.asarray(pixels), jnp.asarray(labels)
-    compiled = explain_batch.lower(model, *arrays, methods=methods, protocol=PROTOCOL, chunk=chunk).compile()
+    compiled = explain_batch.lower(model, *arrays, methods=methods, protocols=(PROTOCOL,), chunk=chunk).compile()
     seconds = time.perf_counter() - begin
 
     def side(pixels: np.ndarray, labels: np.ndarray) -> Results:
-        _, maps, scores = jax.device_get(compiled(state, pixels, labels))
+        _, (maps,), (scores,) = jax.device_get(compiled(state, pixels, labels))
         return {key: {"map": maps[key], **scores[key]} for key in maps}
 
     return side, seconds

@@ -1,4 +1,4 @@
-"""The same evaluation with what is at hand today: pytorch-grad-cam's maps and drop of confidence, RISE's curves.
+"""The same evaluation with the usual tools: pytorch-grad-cam's maps and drop of confidence, RISE's curves.
 
 Both are used as their documentation shows: a trunk per head, gradients through the whole network, Score-CAM's masks in
 normalised space in batches of the library's own; insertion and deletion of one image, a pass per step (`single_run`),

@@ -2,7 +2,7 @@
 
     python benchmarks/scorecam_channels.py [--channels 8,16,32] [--images 16] [--quick]
 
-On the reference arrays' CIFAR-10 images and ResNet-20 where they are at hand (CASTREAM_SHARED), else on random ones.
+On the reference arrays' CIFAR-10 images and ResNet-20 where they are found (CASTREAM_SHARED), else on random ones.
 Prints, per head and number of channels, the largest and the mean difference of the two maps in [0, 1] and Spearman's
 rank correlation of their positions (insertion and deletion follow the order), each as a mean over images.
 """

@@ -25,5 +25,5 @@ def on_accelerator() -> bool:
 
 
 def default_dtype() -> Literal["float32", "bfloat16"]:
-    """Of the trunk, on the device at hand."""
+    """Of the trunk, on the first device."""
     return "bfloat16" if on_accelerator() else "float32"

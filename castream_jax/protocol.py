@@ -134,6 +134,10 @@ class Protocol:
         """Fields as plain values."""
         return dataclasses.asdict(self)
 
+    def makes_the_maps_of(self, other: "Protocol") -> bool:
+        """Whether every method has the same maps under both, which differ at most in how insertion and deletion run."""
+        return differences(self, other).keys() <= _OF_CURVES
+
 
 def differences(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
     """`{field: (value in a, value in b)}` of the fields that differ, the name aside."""
@@ -143,6 +147,18 @@ def differences(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
 
 # Types that a value of each declared type may have.
 _TYPES: dict[Any, Any] = {str: str, int: int, float: int | float, int | None: int | None}
+
+# Fields that no attribution method reads.
+_OF_CURVES = {
+    "causal_class",
+    "insertion_start",
+    "blur_size",
+    "blur_sigma",
+    "rows_per_step",
+    "num_steps",
+    "ties",
+    "area",
+}
 
 # Between the name of a protocol and what a variant of it changes.
 _VARIANT = " with "

@@ -1,4 +1,4 @@
-"""What configs share: the methods of the tables, and the small forms that rehearse an experiment on data at hand.
+"""What configs share: the methods of the tables, and the small forms that rehearse an experiment on small data.
 
 `configs/imagenet/resnet50.py:small` is the form `small` of a config. Small forms run in minutes on two CPU cores. They
 rehearse an experiment from end to end; their numbers are of other data and are never compared with the paper's.
@@ -27,7 +27,7 @@ def vit_recipe(config: Config, *, warmup: int = 10, epochs: int = 100) -> Config
 
     AdamW at 0.009, decay 0.3, a cosine over 100 epochs after 10 of warm-up, label smoothing 0.11, mixup of 0.2 or
     CutMix of 1.0 for each batch, and a moving average every 32 steps, whose decay follows batch and epochs as
-    torchvision's does. Ours: the warm-up rises with every step, there with every epoch, from 0.009 of the rate.
+    torchvision's does. Ours: the warm-up rises with every step, there with every epoch, from 0.009 of the whole.
     """
     config.name += ", the official code's other recipe"
     config.optimizer.update(name="adamw", learning_rate=9e-3, weight_decay=0.3)
@@ -51,9 +51,9 @@ def ablation_rehearsal(name: str, form: str) -> Config:
 
 
 def digits_ablation(name: str) -> Config:
-    """`digits` with fewer images explained, at a fifth of the rate: PROJ -> CA and the later streams need it there.
+    """`digits` with fewer images explained, at a fifth of the learning rate.
 
-    Even so, the stream from S2 learns little.
+    PROJ -> CA and the later streams need it there. Even so, the stream from S2 learns little.
     """
     config = digits(name)
     config.optimizer.learning_rate = 0.005

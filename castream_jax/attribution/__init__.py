@@ -5,10 +5,13 @@ from castream_jax.attribution import (  # noqa: F401 - they register their metho
     attention,
     baselines,
     cam,
+    eigencam,
+    finercam,
     gradcam,
     opticam,
     rise,
     scorecam,
+    shapleycam,
 )
 from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs

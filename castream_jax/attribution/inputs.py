@@ -86,6 +86,10 @@ class Inputs:
         """
         return self._class_logit(head, self._with_target(target))
 
+    def all_logits(self, head: str, target: Float[Array, "b h w d"]) -> Float[Array, "b k"]:
+        """The same of all classes."""
+        return self._all_logits(head, self._with_target(target))
+
     def gradient(self, head: str) -> Float[Array, "b h w d"]:
         """Derivative of each image's class logit with respect to its own target features."""
         return self._gradients(head)
@@ -99,5 +103,7 @@ class Inputs:
         return functools.cache(gradient)
 
     def _class_logit(self, head: str, stages: Stages) -> Float[Array, " b"]:
-        logits = self.model.backbone.classify(self.model.heads[head](stages, self.query)[0])
-        return jnp.take_along_axis(logits, self.classes(head)[:, None], axis=1)[:, 0]
+        return jnp.take_along_axis(self._all_logits(head, stages), self.classes(head)[:, None], axis=1)[:, 0]
+
+    def _all_logits(self, head: str, stages: Stages) -> Float[Array, "b k"]:
+        return self.model.backbone.classify(self.model.heads[head](stages, self.query)[0])

@@ -50,9 +50,7 @@ def add(commands: Any) -> None:
         help="file for the results, with tables in FILE.md; those of earlier runs with this machine and these versions "
         "stay in it",
     )
-    command.add_argument(
-        "--seconds", type=float, help="start no program after so many seconds: for machines lent by the minute"
-    )
+    command.add_argument("--seconds", type=float, help="start no program after this number of seconds")
     command.add_argument(
         "--benchmarks", type=user_path, metavar="DIR", help="by default the benchmarks/ beside the package"
     )

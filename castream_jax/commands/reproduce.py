@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         nargs="+",
         metavar="TARGET",
         help="table1, supp-table1 … supp-table5, fig2, fig3, fig-identity, fig-depth, fig-curves, fig-placement; "
-        "table1:small on data that is at hand",
+        "table1:small on the bundled digits",
     )
     command.add_argument("--workdir", type=user_path, required=True, help="folder for everything it makes")
     command.add_argument(

@@ -194,13 +194,16 @@ class EncodedImage:
                 image.draft(None, (image.width // reduction, image.height // reduction))
             return to_rgb(image, self._decoding.exif_orientation)
 
-    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+    def pixels(self, out: UInt8[np.ndarray, "h w 3"] | None = None) -> UInt8[np.ndarray, "_h _w 3"]:
         """The whole image, decoded exactly.
+
+        Args:
+            out: may take the pixels if it has their shape, and is then what is given back.
 
         Raises:
             UnreadableImageError: as `decode`.
         """
-        pixels = decode_jpeg(self.stored()) if self.is_plain("JPEG") else None
+        pixels = decode_jpeg(self.stored(), out) if self.is_plain("JPEG") else None
         return np.asarray(self.decode()) if pixels is None else pixels
 
 

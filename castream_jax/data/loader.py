@@ -75,14 +75,14 @@ def train_loader(
             "choose a smaller batch size"
         )
     positions = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(num_epochs)
+    read = ReadRecord(source, transforms, on_error, replace=True)
     # Datasets are lazy: reading before taking this process's share costs nothing, and seeds each random transform
     # with the position in the *global* stream, which does not depend on the number of processes.
-    dataset = positions.random_map(ReadRecord(source, transforms, on_error, replace=True))
+    dataset = positions.random_map(read) if read.is_random else positions
+    make: Any = partial(_training_batch, numbered) if read.is_random else partial(_read_batch, read, numbered)
     # Cut first, or the first processes could hold one batch more than the last ones and wait for them.
     dataset = dataset[: steps * batch_size][process_index::process_count]
-    dataset = dataset.batch(
-        batch_size // process_count, drop_remainder=True, batch_fn=partial(_training_batch, numbered)
-    )
+    dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=make)
     if numbered:
         share = range(process_index, batch_size, process_count)  # of a global batch
         dataset = dataset.map_with_index(partial(_with_epochs, share=share, batch_size=batch_size, images=len(source)))
@@ -138,8 +138,13 @@ def eval_loader(
     return Batches(dataset, source.name, num_threads, num_workers, prefetch)
 
 
-def _training_batch(numbered: bool, records: Sequence[dict[str, Any]]) -> Batch:
-    batch = {"pixels": _stack_pixels(records), "label": np.array([r["label"] for r in records], np.int32)}
+def _read_batch(read: ReadRecord, numbered: bool, positions: Sequence[int]) -> Batch:
+    return _training_batch(numbered, *read.read_together(positions))
+
+
+def _training_batch(numbered: bool, records: Sequence[dict[str, Any]], pixels: np.ndarray | None = None) -> Batch:
+    pixels = _stack_pixels(records) if pixels is None else pixels
+    batch = {"pixels": pixels, "label": np.array([r["label"] for r in records], np.int32)}
     for key in ("target", "target_mask", "size"):
         if key in records[0]:
             batch[key] = np.stack([r[key] for r in records])

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
-from castream_jax.data.decode import EncodedImage
+from castream_jax.data.decode import Decoding, EncodedImage
 from castream_jax.data.jpeg import decode_jpeg
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import as_image, image_size, resize, shorter_side
@@ -70,14 +70,14 @@ class PreparedImage(EncodedImage):
     So are drafts of JPEGs, and transforms deal with both alike. A coarser decoding is not to be had.
     """
 
-    def __init__(self, content: bytes, name: str, size: tuple[int, int], stored: tuple[int, int], remedy: str):
+    def __init__(self, content: bytes, name: str, size: tuple[int, int], stored: tuple[int, int], decoding: Decoding):
         """Args:
         content: of a file.
         name: what messages call it.
         size, stored: height and width of the original, and of the image that is in the file.
-        remedy: what messages advise.
+        decoding: what messages advise.
         """
-        super().__init__(content, name, remedy)
+        super().__init__(content, name, decoding=decoding)
         self._size, self._stored_size = size, stored
 
     @property
@@ -89,15 +89,15 @@ class PreparedImage(EncodedImage):
         return self._stored_size
 
     def as_decoded(self) -> "PreparedImage":
-        return PreparedImage(self.stored(), self._name, self._stored_size, self._stored_size, self._decoding.remedy)
+        return PreparedImage(self.stored(), self._name, self._stored_size, self._stored_size, self._decoding)
 
     def decode(self, reduction: int = 1) -> Image.Image:
         # Pillow need not even look at it: what is known of it saves that.
         pixels = decode_jpeg(self.stored())
         return super().decode() if pixels is None else Image.fromarray(pixels)
 
-    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        pixels = decode_jpeg(self.stored())
+    def pixels(self, out: UInt8[np.ndarray, "h w 3"] | None = None) -> UInt8[np.ndarray, "_h _w 3"]:
+        pixels = decode_jpeg(self.stored(), out)
         return np.asarray(super().decode()) if pixels is None else pixels
 
 

@@ -8,13 +8,14 @@ from grain.sources import ArrayRecordDataSource
 from jaxtyping import Int32
 import numpy as np
 
-from castream_jax.data.decode import UnreadableImageError
+from castream_jax.data.decode import Decoding, UnreadableImageError
 from castream_jax.data.prepared_files import PAIRS, check_sizes, from_text_column, read_columns, read_manifest, stem_of
 from castream_jax.data.prepared_images import PreparedImage
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import scale_box
 
 _REMEDY = "run the command that prepared the data again: it makes damaged files anew"
+_DECODING = Decoding(remedy=_REMEDY)
 
 
 class _Shard(NamedTuple):
@@ -92,7 +93,7 @@ class PreparedSource:
             unreadable.name, unreadable.reason = name, "its shard is damaged"
             raise unreadable from error
         size, stored = (tuple(self._columns[key][row].tolist()) for key in ("size", "stored"))
-        image = PreparedImage(content, name, size, stored, _REMEDY)
+        image = PreparedImage(content, name, size, stored, _DECODING)
         record: dict[str, Any] = {"pixels": image, "label": self._rows["label"][index], "index": index}
         return record | {key: self._rows[key][index] for key in ("box", "target", "target_mask") if key in self._rows}
 

@@ -50,7 +50,7 @@ def open_record(source: Source, index: int) -> Any:
 
 
 def stored_labels(source: Source) -> Int32[np.ndarray, " images"] | None:
-    """The label of every record where the source has them at hand (as `labels`); None where records must be read."""
+    """The label of every record where the source knows them (as `labels`); None where records must be read."""
     labels = getattr(source, "labels", None)
     return None if labels is None or np.shape(labels) != (len(source),) else np.asarray(labels, np.int32)
 

@@ -1,10 +1,11 @@
 """`evaluate`: a trained experiment on its whole test split, GAP beside every stream, on identical masked images."""
 
 from collections.abc import Mapping
+import contextlib
 import math
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from castream_jax.evaluation.explain_parts import explain_parts
 from castream_jax.evaluation.identity import claim_results
 from castream_jax.evaluation.open import Evaluation, open_evaluation, under
-from castream_jax.evaluation.parts import list_parts
+from castream_jax.evaluation.parts import EvaluationPart, list_parts
 from castream_jax.evaluation.replaced import restoring_results
 from castream_jax.evaluation.write_summary import write_summary
 from castream_jax.experiment.config import Config
@@ -34,8 +35,9 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     batches sums are rounded differently, and pixels of nearly equal saliency change places. The last batch is padded,
     and the padding is counted nowhere.
 
-    The same is done under each of `config.evaluation.further_protocols`, on the same images and model, with results of
-    its own in `evaluation/under-<protocol>/`.
+    The same is done under each of `config.evaluation.further_protocols`, with results of its own in
+    `evaluation/under-<protocol>/`. Images are read once, and go through the trunk once, for all of them; the masked
+    images are each protocol's.
 
     Parts that are there already, whole and of this very run (see `identify`), are kept: an interrupted evaluation
     continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
@@ -54,49 +56,65 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         ValueError: if workdir, weights, data, methods or protocol do not fit, the model's output is not finite on an
             image, or another evaluation holds the workdir.
     """
+    # --- open ---
     mesh = data_mesh(jax.local_devices()) if mesh is None else mesh
-    evaluation = open_evaluation(config, workdir, mesh)
-    # All of them are checked before the first one begins.
-    further = [under(evaluation, name) for name in config.evaluation.further_protocols]
-    summary = _evaluate(evaluation)
-    for one in further:
-        _evaluate(one)
-    return summary
+    main = open_evaluation(config, workdir, mesh)
+    evaluations = [main, *(under(main, name) for name in dict.fromkeys(config.evaluation.further_protocols))]
+    settings, images = config.evaluation, len(main.source)
 
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_one(main.workdir, "evaluation"))
+        for evaluation in evaluations:
+            stack.enter_context(restoring_results(evaluation.workdir))
 
-def _evaluate(evaluation: Evaluation) -> dict[str, Any]:
-    """`evaluate` under one protocol."""
-    workdir, settings, images = evaluation.workdir, evaluation.config.evaluation, len(evaluation.source)
-
-    with only_one(workdir, "evaluation"), restoring_results(workdir):
         # --- resume ---
         say = Progress("evaluate", total=images, unit="images").say
-        for remark in evaluation.remarks():
+        for remark in main.remarks():
             say(remark)
         if jax.process_index() == 0:
             part_size = math.ceil(settings.images_per_part / settings.batch_size) * settings.batch_size
-            claim_results(workdir, evaluation.identity, part_size, say)
+            for evaluation in evaluations:
+                claim_results(evaluation.workdir, evaluation.identity, part_size, say)
         wait_for_all_processes()
-        parts = list_parts(images, workdir.read_run()["part_size"], settings.max_images, settings.gallery)
-        left = sum(len(part.positions) for part in parts if not part.is_whole(workdir))
+        works = [_work(evaluation) for evaluation in evaluations]
+        left = max(work.left for work in works)
         if left < images:
             there = f"{images - left:,} of {images:,} images"
             say(f"continuing after {there}" if left else f"{there} were there already")
 
         # --- explain parts ---
         begin = time.perf_counter()
-        explain_parts(evaluation, parts, say)
+        for size in dict.fromkeys(work.part_size for work in works):  # of one size, unless some were begun with another
+            together = [work for work in works if work.part_size == size]
+            explain_parts([work.evaluation for work in together], together[0].parts, say)
         wait_for_all_processes()
         seconds = time.perf_counter() - begin
 
         # --- summarise ---
         if jax.process_index() == 0:
-            write_summary(evaluation, parts, left, seconds)
+            for work in works:
+                write_summary(work.evaluation, work.parts, work.left, seconds)
         wait_for_all_processes()
-        summary = workdir.read_summary()
+        summary = main.workdir.read_summary()
         if remark := _remark_on_chance(summary):
             say(remark)
         return summary
+
+
+class _Work(NamedTuple):
+    """The parts of an evaluation, and how many images are `left` to do."""
+
+    evaluation: Evaluation
+    part_size: int
+    parts: list[EvaluationPart]
+    left: int
+
+
+def _work(evaluation: Evaluation) -> _Work:
+    settings, size = evaluation.config.evaluation, evaluation.workdir.read_run()["part_size"]
+    parts = list_parts(len(evaluation.source), size, settings.max_images, settings.gallery)
+    left = sum(len(part.positions) for part in parts if not part.is_whole(evaluation.workdir))
+    return _Work(evaluation, size, parts, left)
 
 
 def _remark_on_chance(summary: Mapping[str, Any]) -> str:

@@ -19,35 +19,55 @@ from castream_jax.metrics.localisation import localisation_scores
 from castream_jax.runtime.mesh import shard_batch
 from castream_jax.runtime.progress import Progress
 
-# From pixels and labels on the devices to (results, what is drawn: {"map": maps, "range": of raw attention}) there.
-OnDevice = Callable[[jax.Array, jax.Array], tuple[Tree, Tree]]
+# From pixels and labels on the devices to (results, of each evaluation what is drawn: {"map": maps, "range": of raw
+# attention}) there.
+OnDevice = Callable[[jax.Array, jax.Array], tuple[Tree, list[Tree]]]
 
 T = TypeVar("T")
 
 
-def explain_parts(evaluation: Evaluation, parts: Sequence[EvaluationPart], say: Callable[[str], None]) -> None:
+def explain_parts(
+    evaluations: Sequence[Evaluation], parts: Sequence[EvaluationPart], say: Callable[[str], None]
+) -> None:
     """Writes the parts that are not there yet, each process its own: explains images, then only predicts the others.
 
     Args:
-        evaluation: what to do.
+        evaluations: what to do; they differ in protocol and place alone, and share their passes over the images.
         parts: of all processes.
         say: told of images that cannot be read.
     """
-    model, methods, protocol = evaluation.model, evaluation.methods, evaluation.protocol
-    memory_bytes = evaluation.config.evaluation.memory_mib * 2**20
-
-    def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
-        chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=memory_bytes)
-        seen, maps, scores = explain_batch(model, pixels, label, methods=methods, protocol=protocol, chunk=chunk)
-        return {"top": seen.top, "finite": seen.finite, "scores": scores}, {"map": maps, "range": seen.attention}
-
-    def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, Tree]:
-        seen = predict_batch(model, pixels)
-        return {"top": seen.top, "finite": seen.finite, "scores": {}}, {"map": {}, "range": {}}
-
     own = parts[jax.process_index() :: jax.process_count()]
-    _write_parts(evaluation, [part for part in own if part.explained], explain, "interpretability", say)
-    _write_parts(evaluation, [part for part in own if not part.explained], predict, "accuracy", say)
+    for explained, task in ((True, "interpretability"), (False, "accuracy")):
+        of_task = [part for part in own if part.explained == explained]
+        missing_in: dict[tuple[int, ...], list[EvaluationPart]] = {}  # after an interruption, not the same everywhere
+        for part in of_task:
+            numbers = tuple(n for n, one in enumerate(evaluations) if not part.is_whole(one.workdir))
+            missing_in.setdefault(numbers, []).append(part)
+        total, done = (sum(len(part.positions) for part in some) for some in (of_task, missing_in.pop((), [])))
+        for numbers, missing in missing_in.items():
+            chosen = [evaluations[n] for n in numbers]
+            _write_parts(chosen, missing, Progress(task, total=total, unit="images", done=done), say)
+            done += sum(len(part.positions) for part in missing)
+
+
+def _on_device(evaluations: Sequence[Evaluation], *, explained: bool) -> OnDevice:
+    """What is done to the images of parts that are `explained`, or not."""
+    first = evaluations[0]
+    model, methods, protocols = first.model, first.methods, tuple(one.protocol for one in evaluations)
+    memory_bytes = first.config.evaluation.memory_mib * 2**20
+
+    def explain(pixels: jax.Array, label: jax.Array) -> tuple[Tree, list[Tree]]:
+        chunk = chunk_for(model, *pixels.shape[1:3], memory_bytes=memory_bytes)
+        seen, maps, scores = explain_batch(model, pixels, label, methods=methods, protocols=protocols, chunk=chunk)
+        drawn: list[Tree] = [{"map": of_one, "range": seen.attention} for of_one in maps]
+        return {"top": seen.top, "finite": seen.finite, "scores": scores}, drawn
+
+    def predict(pixels: jax.Array, label: jax.Array) -> tuple[Tree, list[Tree]]:
+        seen = predict_batch(model, pixels)
+        scores: list[Tree] = [{} for _ in evaluations]
+        return {"top": seen.top, "finite": seen.finite, "scores": scores}, [{"map": {}, "range": {}}] * len(scores)
+
+    return explain if explained else predict
 
 
 def one_behind(function: Callable[[Batch], T], batches: Iterable[Batch]) -> Iterator[tuple[Batch, T]]:
@@ -90,21 +110,24 @@ def check_outputs(
 
 
 def _write_parts(
-    evaluation: Evaluation, parts: Sequence[EvaluationPart], function: OnDevice, task: str, say: Callable[[str], None]
+    evaluations: Sequence[Evaluation],
+    missing: Sequence[EvaluationPart],
+    progress: Progress,
+    say: Callable[[str], None],
 ) -> None:
-    """Writes those of the parts that are not there yet, one after the other, from one stream of batches."""
-    config, source, workdir = evaluation.config, evaluation.source, evaluation.workdir
-    missing = [part for part in parts if not part.is_whole(workdir)]
-    if not missing:
-        return
+    """Writes parts of one kind, one after the other, from one stream of batches, for each evaluation."""
+    first = evaluations[0]
+    config, source = first.config, first.source
     positions = np.concatenate([part.positions for part in missing])
     shown = np.isin(positions, np.concatenate([part.shown for part in missing]))
-    total = sum(len(part.positions) for part in parts)
-    progress = Progress(task, total=total, unit="images", done=total - len(positions))
-    batches = iter(evaluation_batches(config.data, Subset(source, positions), evaluation.batch_size))
-    results = _results(batches, positions, shown, evaluation, function, progress)
+    function = _on_device(evaluations, explained=missing[0].explained)
+    batches = iter(evaluation_batches(config.data, Subset(source, positions), first.batch_size))
+    results = _results(batches, positions, shown, first, function, progress)
     for part, grouped in zip(missing, regroup(results, [len(part.positions) for part in missing]), strict=True):
-        write_part(workdir, part, grouped, source, evaluation.protocol.hash, curves=config.evaluation.curves)
+        for number, evaluation in enumerate(evaluations):
+            of_one = {**grouped, **{name: grouped[name][number] for name in ("scores", "shown")}}
+            protocol = evaluation.protocol.hash
+            write_part(evaluation.workdir, part, of_one, source, protocol, curves=config.evaluation.curves)
     if batches.unreadable:
         say(describe_unreadable(batches.unreadable))
     batches.close()
@@ -118,7 +141,7 @@ def _results(
     function: OnDevice,
     progress: Progress,
 ) -> Iterator[Tree]:
-    """What `write_part` needs of the images, batch by batch, without the padding.
+    """What `write_part` needs of the images, batch by batch, without the padding; a list of `scores` and `shown`.
 
     `positions` of the images in the source, and whether each is `shown` in the gallery, are in the order of `batches`.
     An image that could not be read is not `readable`, and not among the shown.
@@ -133,21 +156,32 @@ def _results(
         count = int((batch["index"] >= 0).sum())
         here = slice(at, at + count)
         at += count
-        images = np.full(count, None, object)
         wanted = shown[here] & batch["mask"][:count]
         if wanted.any() or "box" in batch:  # maps are large, and often wanted for few images
             drawn = jax.device_get(drawn)
-            for i in np.flatnonzero(wanted):
-                images[i] = {"position": positions[here][i], **{k: batch[k][i] for k in batch if k != "mask"}}
-                for kind, of_kind in drawn.items():
-                    images[i] |= {f"{kind}/{head}/{method}": values[i] for (head, method), values in of_kind.items()}
+        images = [_shown(batch, positions[here], wanted, of_one) for of_one in drawn]
         given = {"index": batch["index"], "label": batch["label"], "readable": batch["mask"]}
         results = jax.device_get(results)
-        check_outputs(results.pop("finite"), results["scores"], batch, evaluation.source)
+        finite = results.pop("finite")
+        for scores in results["scores"]:
+            check_outputs(finite, scores, batch, evaluation.source)
         results |= given
         if "box" in batch:
-            for key, saliency in drawn["map"].items():
-                at_size = np.asarray(upsample(jax.device_put(saliency), *batch["pixels"].shape[1:3]))
-                results["scores"][key] |= localisation_scores(at_size, batch["box"].reshape(len(at_size), -1, 4))
+            for scores, of_one in zip(results["scores"], drawn, strict=True):
+                for key, saliency in of_one["map"].items():
+                    at_size = np.asarray(upsample(jax.device_put(saliency), *batch["pixels"].shape[1:3]))
+                    scores[key] |= localisation_scores(at_size, batch["box"].reshape(len(at_size), -1, 4))
         progress.pace(at)
         yield {**take(results, slice(count)), "shown": images}
+
+
+def _shown(
+    batch: Batch, positions: Int[np.ndarray, " images"], wanted: Bool[np.ndarray, " images"], drawn: Tree
+) -> np.ndarray:
+    """What the gallery is to show of the images of a batch that are `wanted`; None of the others."""
+    images = np.full(len(positions), None, object)
+    for i in np.flatnonzero(wanted):
+        images[i] = {"position": positions[i], **{k: batch[k][i] for k in batch if k != "mask"}}
+        for kind, of_kind in drawn.items():
+            images[i] |= {f"{kind}/{head}/{method}": values[i] for (head, method), values in of_kind.items()}
+    return images

@@ -1,4 +1,7 @@
-"""One batch on the devices: a trunk pass for predictions and maps of all heads, then their scores."""
+"""One batch on the devices: a trunk pass for predictions and maps of all heads, then their scores.
+
+Under several protocols it is still one pass: XLA computes equal expressions of one program once. Masked images differ.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -49,22 +52,26 @@ def explain_batch(
     labels: Int[Array, " b"],
     *,
     methods: tuple[str, ...],
-    protocol: Protocol,
+    protocols: tuple[Protocol, ...],
     chunk: int,
-) -> tuple[Predictions, Tree, Tree]:
-    """What each head predicts, maps `{(head, method): [B, h, w]}` and scores (see `castream.score`).
+) -> tuple[Predictions, list[Tree], list[Tree]]:
+    """What each head predicts; of each protocol, maps `{(head, method): [B, h, w]}` and scores (see `castream.score`).
 
     Args:
         model: backbone with heads.
         pixels, labels: of the images; where they are split over devices, each explains its own.
-        methods, protocol: see `castream.attribute`.
+        methods: see `castream.attribute`.
+        protocols: at least one; those that make the same maps share them.
         chunk: masked images per trunk pass and device.
     """
-    inputs = Inputs(model, to_unit_range(pixels), labels, protocol, chunk)
-    probabilities = {head: protocol.probabilities(logits) for head, logits in inputs.logits.items()}
-    maps = saliency_maps(inputs, methods)
-    scores = scores_of_maps(model, inputs.pixels, labels, maps, probabilities, protocol, chunk)
-    return _predictions(inputs.logits)._replace(attention=attention_ranges(inputs, methods)), maps, scores
+    every = [Inputs(model, to_unit_range(pixels), labels, protocol, chunk) for protocol in protocols]
+    maps, scores = [], []
+    for number, (protocol, inputs) in enumerate(zip(protocols, every, strict=True)):
+        same = next(earlier for earlier in range(number + 1) if protocol.makes_the_maps_of(protocols[earlier]))
+        maps.append(maps[same] if same < number else saliency_maps(inputs, methods))
+        probabilities = {head: protocol.probabilities(logits) for head, logits in inputs.logits.items()}
+        scores.append(scores_of_maps(model, inputs.pixels, labels, maps[number], probabilities, protocol, chunk))
+    return _predictions(every[0].logits)._replace(attention=attention_ranges(every[0], methods)), maps, scores
 
 
 def _predictions(logits: Mapping[str, Float[Array, "b k"]]) -> Predictions:

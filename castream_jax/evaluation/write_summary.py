@@ -46,7 +46,7 @@ def write_summary(evaluation: Evaluation, parts: Sequence[EvaluationPart], image
         evaluation: whose parts they are.
         parts: all of them.
         images: that this command has evaluated.
-        seconds: that it took for them.
+        seconds: that it took for them, under all protocols.
 
     Raises:
         ValueError: if a part is not there, or holds no image that could be read.

@@ -1,8 +1,8 @@
 """The quickstart's experiment: a CA-Stream beside a small frozen ResNet that reads handwritten digits amid clutter.
 
 Everything is in the package: scikit-learn's digits, drawn on 64 x 64 colour canvases, and the weights of the backbone,
-which `configs/digits/pretrain.py` reproduces. The recipe is the paper's in short: SGD with momentum, the rate divided
-by 10 twice.
+which `configs/digits/pretrain.py` reproduces. The recipe is the paper's in short: SGD with momentum, the learning rate
+divided by 10 twice.
 """
 
 from castream_jax.experiment.config import Config, base_config

@@ -114,7 +114,7 @@ class PlannedStep(NamedTuple):
 
 
 def data_size(config: Config) -> DataSize:
-    """Size of a config's data: counted where it is at hand (bundled, or its path is given), else as published.
+    """Size of a config's data: counted where it is bundled or its path is given, else as published.
 
     Raises:
         FileNotFoundError: if a path is given and there is no such data.

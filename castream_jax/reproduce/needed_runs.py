@@ -17,7 +17,7 @@ class Options(NamedTuple):
     """How the configs are opened.
 
     Attributes:
-        form: form of all configs: empty for the paper's, `"small"` for one on data at hand.
+        form: form of all configs: empty for the paper's, `"small"` for one on small data.
         data: folder that holds the datasets, each in a folder of its name, or the one dataset that is needed.
         configs: folder of the configs; by default the one beside the package.
         overrides: `--config.field=value`, for every config.

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: loss, accuracy, rate and speed since the last report, and validation scores."""
+"""What a training tells while it runs: losses, learning rate and speed since the last report, and validation scores."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses

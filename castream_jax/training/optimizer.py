@@ -81,7 +81,7 @@ def per_stream(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.
 
 
 def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """PyTorch's SGD: `v <- momentum v + (g + weight_decay p)`, `p <- p - rate v`.
+    """PyTorch's SGD: `v <- momentum v + (g + weight_decay p)`, `p <- p - learning_rate v`.
 
     The decay is added before momentum; any other order is another optimiser.
     """
@@ -96,7 +96,7 @@ def step_decay(
     Args:
         learning_rate: initial rate.
         factor: divisor at each boundary.
-        every: epochs between boundaries; 0 keeps the rate constant.
+        every: epochs between boundaries; 0 keeps the learning rate constant.
         steps_per_epoch: images / batch size, not rounded.
         steps: length of the training.
     """

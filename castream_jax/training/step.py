@@ -149,7 +149,7 @@ def with_draws(batch: dict[str, Array], step: Int32[Array, ""], mix: Mix | None,
 
 
 def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gradient:
-    """What the images at hand, of a batch of `count`, add to the gradient and to losses and hits; and the new stats.
+    """What the given images, of a batch of `count`, add to the gradient and to losses and hits; and the new stats.
 
     The loss is the sum over heads of their means over the batch; heads share no parameter, so each is trained as if it
     were alone. Only `params` are differentiated: of a frozen backbone there is no backward pass to build.

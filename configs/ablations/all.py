@@ -32,7 +32,7 @@ def get_config(form: str = "") -> Config:
     # One entry for each row of the tables; a field that is not given is that of table 1's stream, "ca".
     streams = {
         "ca": stream_config(start_stage=0, block="ca", class_specific=False, num_heads=1, use_bias=True),
-        # Ours: beside the small ResNet-20 it diverges at the paper's rate of 0.1.
+        # Ours: beside the small ResNet-20 it diverges at the paper's learning rate of 0.1.
         "proj_ca": stream_config(block="proj_ca", learning_rate=0.01 if form == "cifar10" else 0.0),
         "class_specific": stream_config(class_specific=True),
         "from_s1": stream_config(start_stage=1),

@@ -36,7 +36,7 @@ def get_config(form: str = "") -> Config:
     config.streams = ConfigDict(
         {
             "ca": stream_config(block="ca"),
-            # Ours: beside the small ResNet-20 it diverges at the paper's rate of 0.1.
+            # Ours: beside the small ResNet-20 it diverges at the paper's learning rate of 0.1.
             "proj_ca": stream_config(block="proj_ca", learning_rate=0.01 if form == "cifar10" else 0.0),
         }
     ).lock()

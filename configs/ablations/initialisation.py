@@ -23,7 +23,7 @@ def get_config(form: str = "cifar10") -> Config:
     check_form(form, "small", "cifar10")
     name = "Ablation: initialisation"
     config = ablation_rehearsal(name, form) if form == "small" else resnet20_on_cifar10(name)
-    # From the paper's initialisation, PROJ -> CA diverges at CIFAR-10's rate of 0.1.
+    # From the paper's initialisation, PROJ -> CA diverges at CIFAR-10's learning rate of 0.1.
     slow = 0.01 if form == "cifar10" else 0.0
     config.streams = ConfigDict(
         {

@@ -7,7 +7,8 @@ The data is a folder with `train/<class>/*` and `test/<class>/*`, the weights th
         --config.data.path=DATA --config.backbone.weights=resnet20-12fca82f.th
     castream evaluate --config … --workdir workdirs/cifar10 (the same fields), then castream report --workdir …
 
-9 epochs of the paper's recipe in short: batch 256, rate 0.1 divided by 10 every 3 epochs, flips and shifts of 4 pixels.
+9 epochs of the paper's recipe in short: batch 256, learning rate 0.1 divided by 10 every 3 epochs, flips and shifts of
+4 pixels.
 Form `:vit`: 9 epochs of the official code's other recipe in short, `common.vit_recipe`, one of them for its warm-up.
 Measured results are in docs/results.md.
 """

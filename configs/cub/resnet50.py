@@ -28,7 +28,7 @@ or step by step, DATA being the folder that holds `CUB_200_2011/`:
     castream evaluate --workdir workdirs/cub
 
 The paper does not say how it fine-tuned the backbone: `:backbone` starts from torchvision's ImageNet weights with a new
-classifier and a tenth of the paper's rate. Forms: `:backbone`; `:small`, digits and ResNet-8, needs nothing.
+classifier and a tenth of the paper's learning rate. Forms: `:backbone`; `:small`, digits and ResNet-8, needs nothing.
 """
 
 from castream_jax.experiment.config import Config, base_config

@@ -39,7 +39,10 @@ def get_config(form: str = "") -> Config:
 
 
 def sample(config: Config) -> Config:
-    """Few images: the stream starts as GAP, at a fiftieth of the rate; from the paper's initialisation it has 2 %."""
+    """Few images: the stream starts as GAP, at a fiftieth of the learning rate.
+
+    From the paper's initialisation it reaches 2 % here.
+    """
     config.name += " (a sample)"
     config.streams.ca.init = "gap"
     config.optimizer.update(learning_rate=0.002, schedule="cosine")

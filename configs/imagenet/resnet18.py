@@ -47,7 +47,7 @@ def get_config(form: str = "") -> Config:
     config.backbone.update(dtype="float32", taps="official")
     # Paper: one token for all classes, one head, from the first stage on. Linear layers with bias: official code.
     config.streams.ca.update(start_stage=0, block="ca", class_specific=False, num_heads=1, use_bias=True)
-    # Paper, appendix B: SGD, the rate divided by 10 every 30 epochs; batches of 8 x 32.
+    # Paper, appendix B: SGD, the learning rate divided by 10 every 30 epochs; batches of 8 x 32.
     config.optimizer.update(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
     config.optimizer.update(schedule="step", decay_every=30.0, decay_factor=10.0)
     config.train.update(target="streams", loss="cross_entropy", epochs=90, batch_size=256)

@@ -33,7 +33,7 @@ def test_an_evaluation_names_the_image_and_keeps_what_it_has(tiny_config, traine
         if len(calls) == 2 and what == "logits":
             seen = seen._replace(finite=seen.finite | {"ca": seen.finite["ca"].at[3].set(False)})
         elif len(calls) == 2:
-            scores["ca", "attention"]["AD"] = scores["ca", "attention"]["AD"].at[3].set(jnp.nan)
+            scores[0]["ca", "attention"]["AD"] = scores[0]["ca", "attention"]["AD"].at[3].set(jnp.nan)
         return seen, maps, scores
 
     monkeypatch.setattr(explain_parts, "explain_batch", broken)

@@ -117,7 +117,7 @@ def test_scores_are_the_same_on_several_devices_and_need_no_gathering(small_mode
     rng = np.random.default_rng(0)
     batch = {"pixels": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": rng.integers(0, 10, 8).astype(np.int32)}
     protocol = castream.get_protocol("castream")
-    options = {"methods": ("gradcam", "attention"), "protocol": protocol, "chunk": 32}
+    options = {"methods": ("gradcam", "attention"), "protocols": (protocol,), "chunk": 32}
     one = explain_batch(small_model, batch["pixels"], batch["label"], **options)
     mesh = data_mesh(jax.devices()[:devices])
     graphdef, state = nnx.split(small_model)
