@@ -101,6 +101,8 @@ COMMANDS = (
     "data check image_folder --path photos/flat",
     "data check image_folder --path photos --threads 0",
     "data check image_floder --path photos",
+    "data check prepared --path photos",
+    "data prepare image_folder --path photos --out prepared --quality 0",
     "protocol diff castream castrem",
     "reproduce table9 --workdir new",
 )

@@ -45,7 +45,7 @@ class ReadRecord(grain.transforms.RandomMap):
         return any(isinstance(transform, grain.transforms.RandomMap) for transform in self._transforms)
 
     def read_together(self, positions: Sequence[int]) -> tuple[list[dict[str, Any]], np.ndarray | None]:
-        """The records at `positions`, if nothing is random, and their pixels as one array; None if they differ in size.
+        """The records at `positions`, if nothing is random, and their pixels as one array; None if they differ.
 
         Images are decoded where they lie in that array. That spares a copy of each, and memory that the system would
         have to give and take back each time.
@@ -55,17 +55,18 @@ class ReadRecord(grain.transforms.RandomMap):
         """
         rng = np.random.default_rng(0)  # which nobody asks
         first = self.read(positions[0], rng)
-        rows: np.ndarray = np.empty((len(positions), *first["pixels"].shape), np.uint8)
-        records = [
-            first,
-            *(self.read(position, rng, row) for position, row in zip(positions[1:], rows[1:], strict=True)),
-        ]
-        for record, row in zip(records, rows, strict=True):
+        like = first["pixels"]
+        rows = np.empty((len(positions), *like.shape), like.dtype)
+        places = rows if like.dtype == np.uint8 else [None] * len(rows)
+        records = [first]
+        for position, place in zip(positions[1:], places[1:], strict=True):
+            records.append(self.read(position, rng, place))
+        for number, record in enumerate(records):
             pixels = record["pixels"]
-            if pixels.shape != row.shape:
+            if (pixels.shape, pixels.dtype) != (like.shape, like.dtype):
                 return records, None
-            if not np.may_share_memory(pixels, row):
-                np.copyto(np.asarray(row), pixels)
+            if not np.may_share_memory(pixels, rows):
+                rows[number] = pixels
         return records, rows
 
     def read(self, position: int, rng: np.random.Generator, out: np.ndarray | None = None) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class Figure(NamedTuple):
     at_most: bool = False
 
 
+_PREPARED = "prepared (random crop, flip, brightness)"
+
 # Program -> its figures, in the order of the table.
 FIGURES = {
     "deviation": (
@@ -58,6 +60,12 @@ FIGURES = {
             1.5,
         ),
         Figure("the same, training", ("training (random crop, flip, brightness)", "ratio_to_torch_one_worker"), 1.5),
+        Figure(
+            "prepared images for crops on the device ÷ files as they are",
+            (_PREPARED, "ratio_to_raw_of_prepared_cropped_on_device"),
+            6,
+        ),
+        Figure("the same, all but decoding ÷ decoding", (_PREPARED, "loader_own_cost_of_decoding"), 0.2, at_most=True),
     ),
     "methods": (),
     "roofline": (),

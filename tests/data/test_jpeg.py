@@ -45,6 +45,17 @@ def test_every_subsampling_quality_and_order_of_scans_gives_pillow_s_pixels(size
         np.testing.assert_array_equal(decode_jpeg(file), _by_pillow(file))
 
 
+def test_pixels_go_where_they_belong_or_into_an_array_of_their_own():
+    file = _encode(_smooth(16, 17))
+    rows = np.zeros((2, 16, 17, 3), np.uint8)
+    assert decode_jpeg(file, rows[1]).base is rows
+    np.testing.assert_array_equal(rows[1], _by_pillow(file))
+    assert not rows[0].any()
+    np.testing.assert_array_equal(decode_jpeg(file, np.zeros((17, 16, 3), np.uint8)), _by_pillow(file))
+    np.testing.assert_array_equal(EncodedImage(file, "image").pixels(rows[0]), rows[1])
+    assert decode_jpeg(file[:-2], rows[0]) is None
+
+
 def test_unusual_jpegs_give_pillow_s_pixels_or_are_left_to_pillow():
     image = _smooth(33, 65)
     planes = [_smooth(33, 65, seed).convert("L") for seed in range(4)]

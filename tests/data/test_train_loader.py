@@ -1,7 +1,9 @@
 import itertools
 import re
 
+import grain
 import numpy as np
+from PIL import Image
 import pytest
 
 from castream_jax.data import CanvasDigits, ImageFolder, RandomCrop, RandomFlip, Squash, train_loader
@@ -133,6 +135,27 @@ def test_image_folder_through_the_whole_pipeline(image_tree):
     batches = list(loader)
     assert [sorted(batch["label"].tolist()) for batch in batches] == [[0, 0, 0, 1, 1]] * 2
     assert batches[0]["pixels"].shape == (5, 6, 6, 3)
+
+
+class _Halved(grain.transforms.Map):
+    def map(self, element):
+        return element | {"pixels": element["pixels"].astype(np.float32) / 2}
+
+
+@pytest.mark.parametrize("transforms", [(), (_Halved(),)])
+def test_images_decoded_within_their_batch_are_those_that_are_decoded_alone(tmp_path, save_jpeg, transforms):
+    """JPEGs, which are, and PNGs, which are copied; one broken image is replaced by its neighbour."""
+    for number in range(8):
+        save_jpeg(tmp_path / "train" / "a" / f"{number}.jpg")
+    Image.open(tmp_path / "train" / "a" / "5.jpg").save(tmp_path / "train" / "a" / "5.png")
+    whole = (tmp_path / "train" / "a" / "2.jpg").read_bytes()
+    (tmp_path / "train" / "a" / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    source = ImageFolder(tmp_path, "train")
+    options = {"transforms": transforms, "on_error": "skip", "numbered": True}
+    for batch in train_loader(source, batch_size=9, num_epochs=3, seed=0, **options):
+        assert sorted(batch["index"]) == [0, 1, 3, 3, 4, 5, 6, 7, 8]
+        expected = np.stack([source[index]["pixels"] for index in batch["index"].tolist()])
+        np.testing.assert_array_equal(batch["pixels"], expected / 2 if transforms else expected)
 
 
 @pytest.mark.parametrize(
