@@ -66,6 +66,7 @@ except ModuleNotFoundError:
     torch = torchvision = None
 
 SIZE, SIDE, BATCH = 224, 256, 50
+REPEATS = 8  # of each prepared image in a round
 
 
 def main() -> None:
@@ -109,15 +110,15 @@ def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[st
         prepare({"train": Split(Subset(source, range(count)), JpegForm(SIDE, 90))}, Path(temporary), origin={})
         small = PreparedSource(temporary, "train")
         files = [small.open(index)["pixels"].stored() for index in range(count)]
-        # As often as makes a dataset of an ordinary length: grain's shuffling of a few hundred records is slow.
-        positions = np.resize(np.arange(count), 20_000)
+        # Each several times: grain's shuffling of a few hundred records is slow. And all of them, to the last batch, or
+        # threads would work for a loader that nobody reads any more while the next one is measured.
+        positions = np.resize(np.arange(count), REPEATS * count)
         images, made = Subset(source, positions), Subset(small, positions)
         on_device = [NoteSize(), Squash(SIDE)]
 
         def batches(source: Source, chain: Sequence[Transform], numbered: bool = False) -> Iterable[Any]:
             options: dict[str, Any] = {"batch_size": batch, "transforms": chain, "num_threads": arguments.threads}
-            loader = train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
-            return itertools.islice(loader, count // batch)
+            return train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
 
         def decoded() -> Iterable[Any]:
             return ([PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), Decoding()).pixels()] for file in files)
