@@ -66,6 +66,7 @@ except ModuleNotFoundError:
     torch = torchvision = None
 
 SIZE, SIDE, BATCH = 224, 256, 50
+REPEATS = 8  # of each prepared image in a round
 
 
 def main() -> None:
@@ -109,8 +110,9 @@ def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[st
         prepare({"train": Split(Subset(source, range(count)), JpegForm(SIDE, 90))}, Path(temporary), origin={})
         small = PreparedSource(temporary, "train")
         files = [small.open(index)["pixels"].stored() for index in range(count)]
-        # Several times each: grain shuffles a few hundred records slowly, and thousands fast.
-        positions = np.tile(np.arange(count), 8)
+        # Each several times: grain's shuffling of a few hundred records is slow. And all of them, to the last batch, or
+        # threads would work for a loader that nobody reads any more while the next one is measured.
+        positions = np.resize(np.arange(count), REPEATS * count)
         images, made = Subset(source, positions), Subset(small, positions)
         on_device = [NoteSize(), Squash(SIDE)]
 
