@@ -17,7 +17,7 @@ _FASTEST = {"cpu": 32}
 _FASTEST_ELSEWHERE = 256
 
 
-def chunk_for(model: Model, height: int, width: int, memory_bytes: int = 0, device: jax.Device | None = None) -> int:
+def chunk_for(model: Model, height: int, width: int, memory_bytes: int = 0, device: Any = None) -> int:
     """Masked images that one trunk pass should take on each device: the fastest number, if they fit.
 
     If not, half as many, and so on down to 1. The compiler is asked what a pass needs: what lives at once in the
@@ -59,7 +59,7 @@ def _bytes_of_a_pass(
     structure: Any,
     shapes: tuple[tuple[tuple[int, ...], Any], ...],
     pixels_shape: tuple[int, int, int, int],
-    device: jax.Device,
+    device: Any,
 ) -> int:
     """What the compiler allocates for a pass over masked images, besides parameters, images and logits."""
 

@@ -29,7 +29,7 @@ def _listen() -> None:
     jax.monitoring.register_event_duration_secs_listener(_note)
 
 
-def _note(event: str, seconds: float, **details: str | int) -> None:
+def _note(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event == _EVENT:
         for names in _lists:
-            names.append(str(details.get("fun_name", "")))
+            names.append(str(kwargs.get("fun_name", "")))

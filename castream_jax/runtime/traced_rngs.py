@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from flax import nnx
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
@@ -49,6 +50,4 @@ def drawn_from(rngs: nnx.Rngs) -> dict[str, int]:
 
 def is_traced(rngs: nnx.Rngs) -> bool:
     """Whether a module that is built with these keys is a part of a trace."""
-    return any(
-        isinstance(stream, _Stream) or isinstance(stream.key[...], jax.core.Tracer) for _, stream in rngs.items()
-    )
+    return any(isinstance(stream, _Stream) or isinstance(stream.key[...], Tracer) for _, stream in rngs.items())

@@ -27,10 +27,8 @@ def inputs_of(loss: Loss) -> tuple[str, ...]:
     return ("pixels", *_LABELS[loss])
 
 
-def compiled_step(
-    config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[..., State]:
-    """The training step of a batch that the devices of the mesh share; it gives the state's memory to the next one."""
+def compiled_step(config: Config, parts: ModelParts, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+    """The jitted training step of a batch that all devices share; it gives the memory of its state to the next one."""
     step = make_train_step(
         parts,
         optimizer,
