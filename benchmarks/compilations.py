@@ -29,18 +29,18 @@ from castream_jax.runtime.compilations import counted
 from castream_jax.cli import main
 from flax import nnx
 import castream_jax as castream
-rngs = nnx.Rngs(0)
+{before}
 with counted() as compiled:
     {code}
 print(json.dumps(compiled))
 """
 
 
-def count(code: str, *arguments: str) -> int:
-    """Programs compiled by `code`, in a process of its own."""
+def count(code: str, *arguments: str, before: str = "") -> int:
+    """Programs compiled by `code`, in a process of its own, after another line of code that does not count."""
     environment = os.environ | {"CASTREAM_COMPILATION_CACHE": "off"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    command = [sys.executable, "-c", _COUNTED.format(code=code), *arguments]
+    command = [sys.executable, "-c", _COUNTED.format(before=before, code=code), *arguments]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return len(json.loads(done.stdout.splitlines()[-1]))
 
@@ -48,9 +48,10 @@ def count(code: str, *arguments: str) -> int:
 def main() -> None:
     arguments = parse(new_parser(__doc__))
     short = ["--config.train.epochs=1", "--config.data.canvases_per_digit=1"] if arguments.quick else []
+    keys = "rngs = nnx.Rngs(0)"
     found = {
-        "create_backbone": count('castream.create_backbone("resnet50", rngs=rngs)'),
-        "stream": count("castream.CrossAttentionStream((64, 256, 512, 1024, 2048), rngs=rngs)"),
+        "create_backbone": count('castream.create_backbone("resnet50", rngs=rngs)', before=keys),
+        "stream": count("castream.CrossAttentionStream((64, 256, 512, 1024, 2048), rngs=rngs)", before=keys),
         "load_backbone": count('castream.load_backbone("cifar_resnet8", "digits", num_classes=10)'),
     }
     with tempfile.TemporaryDirectory() as folder:

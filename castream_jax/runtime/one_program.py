@@ -32,14 +32,14 @@ def one_program(jaxpr: jex.ClosedJaxpr, name: str) -> Callable[..., list[jax.Arr
 def _evaluate(
     closed: jex.ClosedJaxpr, arguments: Sequence[jax.Array], apart: Callable[[jax.Array], jax.Array]
 ) -> list[jax.Array]:
-    jaxpr = closed.jaxpr
+    jaxpr: Any = closed.jaxpr
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
 
     def read(atom: Any) -> Any:
-        if not isinstance(atom, jex.Literal):
-            return values[atom]
-        dtype: Any = atom.aval
-        return apart(jnp.asarray(atom.val, dtype.dtype))
+        if isinstance(atom, jex.Literal):
+            aval: Any = atom.aval
+            return apart(jnp.asarray(atom.val, aval.dtype))
+        return values[atom]
 
     for equations in _groups(jaxpr.eqns):
         run = _function(equations[0])

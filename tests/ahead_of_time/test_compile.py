@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from castream_jax.ahead_of_time import chips
+from castream_jax.ahead_of_time.compiled import _too_large
 from castream_jax.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,19 @@ def test_a_topology_that_there_is_not_is_named():
     done = compiled("--topology", "v9:2x2")
     assert done.returncode == 2
     assert "castream: libtpu knows no topology 'v9:2x2'" in done.stderr
+
+
+def test_what_does_not_fit_is_named():
+    """In the words of libtpu 0.0.42, whose program of this size takes a minute to be refused."""
+    said = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (30.42G) exceeds "
+        "available HBM (15.75G)."
+    )
+    text = "%0 = stablehlo.add %1, %2 : tensor<40000x64x64x16xf32> loc(1) %1 : tensor<8xui8>"
+    assert _too_large("train", chips.Chip("v5e", 2**34), said, text) == (
+        "The program 'train' needs 30.42G of 15.75G on each v5e; its largest arrays are 40000x64x64x16xf32, 8xui8: set "
+        "config.train.accumulate, or take more chips."
+    )
 
 
 def test_without_the_compiler_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from castream_jax.ahead_of_time.hlo import (
     collectives,
     instructions,
+    largest_tensors,
     layout_copies,
     padding,
     products_in_six_passes,
@@ -52,3 +53,8 @@ def test_a_sum_over_devices_is_found_in_a_program_of_today():
     total = jax.jit(lambda x: x.sum(0), in_shardings=split_over_images(mesh), out_shardings=replicated(mesh))
     text = total.lower(jax.ShapeDtypeStruct((4 * mesh.size, 6), jnp.float32)).compile().as_text()
     assert collectives(text) == ["all-reduce f32[6]"]
+
+
+def test_the_largest_arrays_of_a_lowered_program_are_found():
+    lowered = jax.jit(lambda x: (x[:, None] * x[None], x.astype(jnp.int8))).lower(jnp.ones(300))
+    assert largest_tensors(lowered.as_text(), 2) == ["300x300xf32", "1x300xf32"]

@@ -24,8 +24,8 @@ BUILDERS: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
 def test_parameters_drawn_at_once_are_those_drawn_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch):
     build = BUILDERS[name]
     rngs, others = nnx.Rngs(3), nnx.Rngs(3)
-    for given in (rngs, others):
-        given.params()  # a key is drawn before
+    for source in (rngs, others):
+        source.params()  # a key is drawn before
     with counted() as compiled:
         at_once = build(rngs)
     assert compiled == ["jit(draw_parameters)"]
