@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Pixels
+from castream_jax.backbones.pooled_stages import own_pooling
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling, Stages
 
-Head = GlobalAveragePooling | CrossAttentionStream
+Head = GlobalAveragePooling | NativePooling | CrossAttentionStream
 
 _Images = TypeVar("_Images", Array, np.ndarray)
 
@@ -117,8 +118,8 @@ class Model(nnx.Module):
         return logits
 
     def predicted_class(self, stages: Stages) -> Int[Array, " b"]:
-        """The baseline's prediction, under GAP."""
-        return jnp.argmax(self._classify(stages[-1].mean((1, 2))), axis=-1)
+        """The baseline's prediction, under GAP or, of a network that pools otherwise, under its own pooling."""
+        return jnp.argmax(self._classify(own_pooling(stages)), axis=-1)
 
     def predict(self, pixels: Pixels, protocol: str | Protocol = "castream") -> dict[str, Float[Array, "b k"]]:
         """Probability of every class under each head, as the protocol defines it: every masked image is scored by it.

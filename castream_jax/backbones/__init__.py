@@ -16,6 +16,7 @@ from castream_jax.backbones.load import (
     save_torch_weights,
     torch_state_dict,
 )
+from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.registry import (
     Architecture,
     abstract_backbone,
@@ -25,9 +26,12 @@ from castream_jax.backbones.registry import (
     register_backbone,
 )
 
+from castream_jax.backbones.saved import save_backbone
+
 __all__ = [
     "Architecture",
     "Backbone",
+    "ImportedBackbone",
     "OtherClassesError",
     "Taps",
     "abstract_backbone",
@@ -43,6 +47,7 @@ __all__ = [
     "load_torch_state_dict",
     "register_backbone",
     "resnet",
+    "save_backbone",
     "save_torch_weights",
     "torch_state_dict",
 ]

@@ -16,7 +16,7 @@ from castream_jax.backbones import create_backbone
 from castream_jax.exporting.description import STREAM_FIELDS, Description
 from castream_jax.model import Head, Model
 from castream_jax.runtime.traced_rngs import traced_rngs
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling
 from castream_jax.weights.files import write_safetensors
 from castream_jax.weights.names import check_names
 
@@ -82,4 +82,6 @@ def read_model(description: Description, folder: Path) -> Model:
 def _build_head(fields: dict[str, Any], stage_dims: tuple[int, ...]) -> Head:
     if fields["type"] == "gap":
         return GlobalAveragePooling()
+    if fields["type"] == "native":
+        return NativePooling()
     return CrossAttentionStream(stage_dims, **{name: fields[name] for name in STREAM_FIELDS}, rngs=nnx.Rngs(0))

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 
 from castream_jax.backbones import get_architecture, save_torch_weights
 from castream_jax.exporting.arrays import ARRAYS_FILE, write_arrays
-from castream_jax.exporting.atomic_folder import writing_folder
+from castream_jax.runtime.atomic_folder import writing_folder
 from castream_jax.exporting.description import DESCRIPTION_FILE, INCLUDED, Description
 from castream_jax.exporting.model_card import CARD_FILE, render_card
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
