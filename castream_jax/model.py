@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Pixels
+from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.pooled_stages import own_pooling
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling, Stages
@@ -38,6 +39,12 @@ class ImageSpec:
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
     exif_orientation: bool = False
+
+
+def imported_images(backbone: ImportedBackbone) -> ImageSpec:
+    """How images come to an imported trunk, and its classes, as far as it says so itself."""
+    trunk = backbone.trunk
+    return ImageSpec(trunk.image_size, trunk.resize, trunk.class_names)  # pyright: ignore[reportArgumentType]
 
 
 def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:

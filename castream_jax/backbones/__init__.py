@@ -8,6 +8,7 @@ from castream_jax.backbones import (  # importing registers their names
     resnet,
 )
 from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.load import (
     OtherClassesError,
     fingerprint,
@@ -16,7 +17,6 @@ from castream_jax.backbones.load import (
     save_torch_weights,
     torch_state_dict,
 )
-from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.registry import (
     Architecture,
     abstract_backbone,
@@ -25,7 +25,6 @@ from castream_jax.backbones.registry import (
     get_architecture,
     register_backbone,
 )
-
 from castream_jax.backbones.saved import save_backbone
 
 __all__ = [

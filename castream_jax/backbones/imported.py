@@ -3,7 +3,7 @@
 Programs, each for batches of any size and every platform; `weights` are the arrays by name, x are normalised images
 `[B, H, W, 3]`, maps are `[B, h, w, d]` in float32, one for each boundary:
 
-    stages.DTYPE        weights, x, offsets -> maps, vector     offsets are added to the maps where the network reads them
+    stages.DTYPE        weights, x, offsets -> maps, vector     offsets are added to the maps
     stages_back.DTYPE   weights, x, offsets, (maps, vector) -> (x, offsets)               derivatives, row vectors
     classify            weights, vector -> logits
     classify_back       weights, vector, logits -> (vector,)
@@ -163,7 +163,7 @@ class ImportedBackbone(Backbone):
             given.get(number, jnp.zeros((x.shape[0], boundary.height, boundary.width, boundary.dim)))
             for number, boundary in enumerate(self.trunk.boundaries)
         ]
-        maps, vector = self._run("stages", "stages_back", (), (x, moved))
+        maps, vector = self._program("stages", "stages_back", (), (x, moved))
         return self._with_vector(maps, vector)
 
     def stages_and_target(
@@ -176,14 +176,14 @@ class ImportedBackbone(Backbone):
         maps, vector, features, context = self.trunk.program(f"target.{self.dtype}").call(self.arrays(), x)
 
         def complete(features: Array) -> Any:
-            return self._run("complete", "complete_back", (context,), (features,))
+            return self._program("complete", "complete_back", (context,), (features,))
 
         return self._with_vector(maps, vector), features, complete
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
-        return self._run("classify", "classify_back", (), (representation,))
+        return self._program("classify", "classify_back", (), (representation,))
 
-    def _run(self, name: str, back: str, fixed: tuple[Any, ...], moved: tuple[Any, ...]) -> Any:
+    def _program(self, name: str, back: str, fixed: tuple[Any, ...], moved: tuple[Any, ...]) -> Any:
         suffix = f".{self.dtype}" if name == "stages" else ""
         programs = self.trunk.program(name + suffix), self.trunk.program(back + suffix)
         return _call(*programs, self.arrays(), fixed, moved)

@@ -17,10 +17,10 @@ from castream_jax.backbones.imported import Boundary, ImportedBackbone, Program,
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.runtime.atomic_folder import writing_folder
 from castream_jax.version import __version__
+from castream_jax.weights.files import IMPORTED_FILE as DESCRIPTION_FILE
 from castream_jax.weights.files import write_safetensors
 from castream_jax.weights.names import check_names
 
-DESCRIPTION_FILE = "trunk.json"
 ARRAYS_FILE = "arrays.safetensors"
 _PROGRAM_SUFFIX = ".stablehlo"
 _FORMAT = 1  # raised when an older release would misread what a newer one writes
@@ -109,12 +109,13 @@ def read_trunk(folder: Path) -> tuple[Trunk, Mapping[str, jax.ShapeDtypeStruct]]
             raise ValueError(f"{path} was written by castream_jax {version}: upgrade castream_jax to read it.")
         arrays = values.pop("arrays")
         programs = tuple((name, _read_program(folder, name, digest)) for name, digest in values["programs"].items())
-        trunk = Trunk(
-            **values
+        fields: dict[str, Any] = (
+            values
             | {name: tuple(values[name]) for name in ("mean", "std", "class_names")}
             | {name: tuple(sorted(values[name].items())) for name in ("checked", "made_with")}
             | {"boundaries": tuple(Boundary(**one) for one in values["boundaries"]), "programs": programs}
         )
+        trunk = Trunk(**fields)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): import the network again.") from error
     return trunk, {name: jax.ShapeDtypeStruct(shape, dtype) for name, (dtype, shape) in arrays.items()}

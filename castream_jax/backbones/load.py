@@ -15,11 +15,11 @@ from castream_jax.backbones.backbone import Backbone, Dtype, Taps
 from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.imported_folder import is_imported, read_imported
 from castream_jax.backbones.registry import abstract_backbone, create_backbone
+from castream_jax.backbones.saved import read_saved
 from castream_jax.layers import BatchNorm
 from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.weights.download import fetch_weights
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
-from castream_jax.backbones.saved import read_saved
 from castream_jax.weights.files import TRUNK_FILE, read_weights, write_safetensors
 from castream_jax.weights.names import (
     check_names,
@@ -90,8 +90,9 @@ def load_backbone(
 
     Args:
         name: see `create_backbone`; or a folder that `save_backbone` wrote, which needs no weights.
-        weights: a folder that `save_backbone` wrote, whose trunk must be the one that is named; a file (see `read_weights`), a directory that `save_pretrained` wrote, the name of weights that
-            ship with the package (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
+        weights: a folder that `save_backbone` wrote, whose trunk must be the one that is named; a file (see
+            `read_weights`), a directory that `save_pretrained` wrote, the name of weights that ship with the package
+            (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
         taps: see `create_backbone`.
         new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.

@@ -54,8 +54,8 @@ def read_saved(
     path = Path(folder).expanduser() / SAVED_FILE
     if not path.is_file():
         raise ValueError(
-            f"{os.fspath(folder)} is no folder that save_backbone or castream import wrote: a backbone that is given by "
-            "its name needs weights, load_backbone(name, weights)."
+            f"{os.fspath(folder)} is no folder that save_backbone or castream import wrote: a backbone that is "
+            "given by its name needs weights, load_backbone(name, weights)."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -20,6 +20,7 @@ from castream_jax.version import __version__
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 
 DESCRIPTION_FILE = "model.json"
+TRUNK_FOLDER = "trunk"  # of an imported trunk
 INCLUDED = "included"  # the trunk's arrays lie in the export
 
 STREAM_FIELDS = ("start_stage", "block", "num_queries", "num_heads", "use_bias")

@@ -20,11 +20,11 @@ def find_boundaries(network: Network, graph: Graph) -> tuple[tuple[Boundary, ...
     logits = _shape(graph.output)
     if logits is None or len(logits) != 2:
         raise ValueError(
-            f"{network.name} gives {_told(logits)}, and a classifier gives logits [B, K]: detectors and segmenters have "
-            "no class that a map would explain."
+            f"{network.name} gives {_told(logits)}, and a classifier gives logits [B, K]: detectors and segmenters "
+            "have no class that a map would explain."
         )
     order = {node: number for number, node in enumerate(graph.nodes)}
-    wanted = [tap for tap in network.taps if not (tap == network.last)]
+    wanted = [tap for tap in network.taps if tap != network.last]
     missing = [tap for tap in wanted if tap not in graph.marks]
     if missing or LAST not in graph.marks:
         raise ValueError(
@@ -58,8 +58,8 @@ def _boundary(mark: str, network: Network, graph: Graph) -> Boundary:
             return Boundary(mark, "nhwc", first, second, third)
         return Boundary(mark, "nchw", second, third, first)
     raise ValueError(
-        f"The output of {shown!r} in {network.name} is {_told(shape)}, and no map [B, d, h, w] or patches [B, n, d] in a "
-        "square: choose another sub-module."
+        f"The output of {shown!r} in {network.name} is {_told(shape)}, and no map [B, d, h, w] or patches [B, n, d] in "
+        "a square: choose another sub-module."
     )
 
 

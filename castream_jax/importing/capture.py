@@ -1,13 +1,14 @@
 """A PyTorch network as a graph, with marks where its feature maps are.
 
-A mark is an operation of our own, `castream_jax::mark(x, name)`, that gives its input: `torch.export` keeps it, and what
-interprets the graph can read the value there, or put another one in its place.
+A mark is an operation of our own, `castream_jax::mark(x, name)`, that gives its input: `torch.export` keeps it, and
+what interprets the graph can read the value there, or put another one in its place.
 """
 
 from collections.abc import Iterator
 import contextlib
 import functools
 from typing import Any, NamedTuple
+import warnings
 
 import numpy as np
 
@@ -72,9 +73,11 @@ def capture(network: Network) -> Graph:
     images = torch.zeros(2, 3, size, size)
     batch = torch.export.Dim("b", min=2, max=4096)
     try:
-        with torch.no_grad(), _hooks(network):
-            exported = torch.export.export(marked, (images,), dynamic_shapes=({0: batch},), strict=False)
-        exported = exported.run_decompositions().run_decompositions(decompositions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of its own insides
+            with torch.no_grad(), _hooks(network):
+                exported = torch.export.export(marked, (images,), dynamic_shapes=({0: batch},), strict=False)
+            exported = exported.run_decompositions().run_decompositions(decompositions)
     except Exception as error:  # whatever a network may raise
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")[:200]
         raise ValueError(
@@ -113,6 +116,12 @@ def _hooks(network: Network) -> Iterator[None]:
     if network.pooled in modules and network.pooled:
         names[network.pooled] = POOLED
     handles = []
+    if network.classifier is not None:
+        handles.append(
+            modules[network.classifier].register_forward_pre_hook(
+                lambda _, inputs: (mark(inputs[0], POOLED), *inputs[1:])
+            )
+        )
     if network.target is not None:
         block, norm = network.target
         names[norm] = TARGET

@@ -48,17 +48,19 @@ def _logits(
 ) -> np.ndarray:
     """Logits of the pooled vector; tries maps of one position and, if these will not do, of the size of the last."""
     found = np.full_like(expected, np.nan)
-    for functions.constant_map in (functions.constant_map, True):
+    for constant_map in dict.fromkeys((functions.constant_map, True)):
+        functions.constant_map = constant_map
         try:
-            found = np.asarray(jax.jit(functions.classify)(weights, vector))
+            found = np.asarray(jax.jit(lambda w, v: functions.classify(w, v))(weights, vector))
         except (TypeError, ValueError, AssertionError):  # shapes that are written into the network
             continue
         if found.shape == expected.shape and _deviation(found, expected) <= 10 * TOLERANCE:
             return found
+    pooled = "class token" if functions.has_vector else "mean over positions"
     raise ValueError(
-        f"The logits of {network.name} are not those of the {'mean over positions' if not functions.has_vector else 'vector'} "
-        f"of {network.last!r} (they differ by {_deviation(found, expected):.1e} of the spread): the last tap must be the map "
-        "that is pooled, and the network must pool it by its mean."
+        f"The logits of {network.name} are not those of the {pooled} of {network.last!r} (they differ by "
+        f"{_deviation(found, expected):.1e} of the spread): the last tap must be the map that is pooled, and nothing "
+        "but its mean, or a class token, may be read of it."
     )
 
 

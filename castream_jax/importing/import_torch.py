@@ -51,7 +51,7 @@ def import_torch(
         ValueError: if the module is no classifier of images with maps, cannot be exported, or differs after all.
     """
     network = _describe(module, image_size, mean, std, taps, classifier, class_names, name)
-    with _inference(network.module):
+    with _Inference(network.module):
         return convert(network)
 
 
@@ -125,11 +125,19 @@ def _describe(
     assert std is not None
     assert taps is not None
     return Network(
-        name, module, image_size, tuple(mean), tuple(std), tuple(taps), taps[-1], class_names=tuple(class_names)
+        name,
+        module,
+        image_size,
+        tuple(mean),
+        tuple(std),
+        tuple(taps),
+        taps[-1],
+        classifier=classifier,
+        class_names=tuple(class_names),
     )
 
 
-class _inference:
+class _Inference:
     """The network in inference mode, whatever it was before."""
 
     def __init__(self, module: Any):

@@ -21,6 +21,8 @@ class Network:
             `forward_head` completes, or the name of a sub-module.
         pooled: what the network itself makes of the last boundary: the `"average"` of its positions, its class
             `"token"`, or the output of the sub-module of this name.
+        classifier: sub-module that is given the pooled vector; None: what follows the last boundary is given a map
+            that is the same everywhere.
         prefix_tokens: tokens before those of the patches.
         grid: rows and columns of patches of a transformer; None where they make a square.
         target: of a network whose class token, or whose own pooling, is no function of the patches of the last
@@ -37,6 +39,7 @@ class Network:
     taps: tuple[str, ...]
     last: str
     pooled: str = "average"
+    classifier: str | None = None
     prefix_tokens: int = 0
     grid: tuple[int, int] | None = None
     target: tuple[str, str] | None = None

@@ -4,7 +4,8 @@ Axes: b image, h w positions of a boundary, d its channels. What each program ta
 `castream_jax.backbones.imported`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ class Functions:
         """Logits of a pooled vector."""
         marks, last = self.graph.marks, self.boundaries[-1]
         if POOLED in marks:
-            given = {marks[POOLED]: representation}
+            given: dict[Any, Any] = {marks[POOLED]: representation}
         else:
             given = {marks[LAST]: self._constant(representation, last)}
         weights_of = self._weights(weights, representation.dtype)
@@ -83,7 +84,7 @@ class Functions:
     ) -> tuple[tuple[Array, ...], Array | None, list[Any]]:
         marks = self.graph.marks
         nodes = [marks[boundary.mark] for boundary in self.boundaries]
-        vector = [marks[POOLED]] if POOLED in marks else []
+        vector = [marks[POOLED]] if self.has_vector and POOLED in marks else []
         given = self._weights(weights, x.dtype) | {self.graph.inputs: ChannelsLast(x)}
         add = {
             node: self._as_torch(offset, boundary)
@@ -191,6 +192,17 @@ def _pull_back(function: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 
 def _export(function: Callable[..., Any], *arguments: Any) -> bytes:
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), _without_locations():
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
     return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_locations() -> Iterator[None]:
+    """Programs do not say on which lines of which files they were made."""
+    before = jax.config.jax_traceback_in_locations_limit  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)

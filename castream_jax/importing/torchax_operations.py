@@ -7,11 +7,12 @@ axes). No network uses them; while torchax is imported, and then only, such a na
 from collections.abc import Callable, Iterator
 import contextlib
 import functools
+import importlib
 from typing import Any
 
 
 @functools.cache
-def torchax_operations() -> tuple[dict[Any, Any], list[Any]]:
+def torchax_operations() -> tuple[dict[Any, Any], Any]:
     """Operation of PyTorch -> torchax's, and the decompositions that it expects before.
 
     Raises:
@@ -21,15 +22,14 @@ def torchax_operations() -> tuple[dict[Any, Any], list[Any]]:
         import torch  # noqa: F401  # pyright: ignore[reportMissingImports]
 
         with _names_that_are_gone():
-            import torchax.export  # pyright: ignore[reportMissingImports]
-            from torchax import decompositions  # pyright: ignore[reportMissingImports]
-            from torchax.ops import jaten, ops_registry  # pyright: ignore[reportMissingImports]
+            decompositions = importlib.import_module("torchax.decompositions")
+            importlib.import_module("torchax.ops.jaten")  # which fills the registry
+            ops_registry = importlib.import_module("torchax.ops.ops_registry")
     except ImportError as error:
         raise ImportError(
             f"A PyTorch network is imported by PyTorch and torchax, and {error.name or error} is not installed: "
             "pip install 'castream_jax[torch]'."
         ) from error
-    del jaten  # importing it fills the registry
     return ops_registry.all_aten_ops, decompositions.DECOMPOSITIONS
 
 
@@ -51,7 +51,7 @@ def _names_that_are_gone() -> Iterator[None]:
     """Overloads of named axes that PyTorch does not have: a text in the place of each."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    packets = torch._ops.OpOverloadPacket
+    packets: Any = torch._ops.OpOverloadPacket
     look_up = packets.__getattr__
 
     def tolerant(packet: Any, name: str) -> Any:
