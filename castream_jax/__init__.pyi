@@ -6,6 +6,7 @@ from .backbones import create_backbone as create_backbone
 from .backbones import load_backbone as load_backbone
 from .backbones import load_torch_state_dict as load_torch_state_dict
 from .backbones import register_backbone as register_backbone
+from .backbones import save_backbone as save_backbone
 from .data import register_source as register_source
 from .explanation import Explanation as Explanation
 from .explanation import explain as explain
@@ -14,6 +15,7 @@ from .exporting.hub import push_to_hub as push_to_hub
 from .exporting.pretrained import describe_pretrained as describe_pretrained
 from .exporting.pretrained import load_pretrained as load_pretrained
 from .exporting.pretrained import save_pretrained as save_pretrained
+from .importing.import_torch import import_torch as import_torch
 from .metrics import score as score
 from .model import ImageSpec as ImageSpec
 from .model import Model as Model
@@ -23,6 +25,7 @@ from .protocol import get_protocol as get_protocol
 from .runtime.cpu import prepare_cpu as prepare_cpu
 from .stream import CrossAttentionStream as CrossAttentionStream
 from .stream import GlobalAveragePooling as GlobalAveragePooling
+from .stream import NativePooling as NativePooling
 from .stream_weights import load_torch_stream as load_torch_stream
 from .stream_weights import torch_stream_state_dict as torch_stream_state_dict
 from .version import __version__ as __version__

@@ -10,10 +10,12 @@ from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Pixels
+from castream_jax.backbones.imported import ImportedBackbone
+from castream_jax.backbones.pooled_stages import own_pooling
 from castream_jax.protocol import Protocol, get_protocol
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, Stages
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling, Stages
 
-Head = GlobalAveragePooling | CrossAttentionStream
+Head = GlobalAveragePooling | NativePooling | CrossAttentionStream
 
 Resize = Literal["squash", "center_crop", "none"]
 
@@ -49,6 +51,12 @@ class ImageSpec:
         if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
             raise ValueError(f"class_names must be a sequence of names, got {self.class_names!r}.")
         object.__setattr__(self, "class_names", tuple(self.class_names))
+
+
+def imported_images(backbone: ImportedBackbone) -> ImageSpec:
+    """How images come to an imported trunk, and its classes, as far as it says so itself."""
+    trunk = backbone.trunk
+    return ImageSpec(trunk.image_size, trunk.resize, trunk.class_names)  # pyright: ignore[reportArgumentType]
 
 
 def to_unit_range(pixels: UInt8[_Images, "b h w 3"]) -> Float32[_Images, "b h w 3"]:
@@ -140,8 +148,8 @@ class Model(nnx.Module):
         return logits
 
     def predicted_class(self, stages: Stages) -> Int[Array, " b"]:
-        """The baseline's prediction, under GAP."""
-        return jnp.argmax(self._classify(stages[-1].mean((1, 2))), axis=-1)
+        """The baseline's prediction, under GAP or, of a network that pools otherwise, under its own pooling."""
+        return jnp.argmax(self._classify(own_pooling(stages)), axis=-1)
 
     def predict(self, pixels: Pixels, protocol: str | Protocol = "castream") -> dict[str, Float[Array, "b k"]]:
         """Probability of every class under each head, as the protocol defines it: every masked image is scored by it.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from castream_jax.backbones.pooled_stages import own_pooling
 from castream_jax.kernels.attention_pooling import weighted_sum
 from castream_jax.kernels.precision import PRECISION
 from castream_jax.kernels.product import product
@@ -40,6 +41,22 @@ class GlobalAveragePooling(nnx.Module):
     def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
         """Representation `[B, d_L]` and no attention; `query` is ignored."""
         return stages[-1].mean((1, 2)), ()
+
+
+class NativePooling(nnx.Module):
+    """The head that the network was trained with, whichever it is: a transformer's class token, a CNN's average.
+
+    It needs no parameters: what it gives comes along with the stages, see `castream_jax.backbones.pooled_stages`.
+
+    Examples:
+        >>> representation, attention = castream.NativePooling()((jnp.ones((1, 7, 7, 512)),))
+        >>> representation.shape, attention
+        ((1, 512), ())
+    """
+
+    def __call__(self, stages: Stages, query: Int[Array, " b"] | None = None) -> tuple[Float[Array, "b d"], Attention]:
+        """Representation `[B, d_L]` and no attention; `query` is ignored."""
+        return own_pooling(stages), ()
 
 
 def _einsum(subscripts: str, *operands: Array) -> Array:

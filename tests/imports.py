@@ -27,6 +27,7 @@ FLOORS = {
     "commands": "one file per command",
     "ahead_of_time": "programs compiled for chips that are not there",
     "reproduce": "the paper's tables and figures as data, plans and runs",
+    "importing": "networks of PyTorch as frozen trunks; the one room that needs PyTorch",
     "explanation": "what a model saw in one image",
     "exporting": "a model as files for others",
     "reporting": "tables and the HTML report of a workdir",

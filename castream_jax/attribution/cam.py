@@ -9,13 +9,13 @@ from castream_jax.attribution.gradcam import combined
 from castream_jax.attribution.inputs import Inputs
 from castream_jax.attribution.methods import register_method
 from castream_jax.backbones.backbone import Backbone
-from castream_jax.model import Model
+from castream_jax.model import Head, Model
 from castream_jax.protocol import Protocol
-from castream_jax.stream import GlobalAveragePooling
+from castream_jax.stream import GlobalAveragePooling, NativePooling
 
 
 def _check(model: Model, protocol: Protocol) -> None:
-    if not any(isinstance(head, GlobalAveragePooling) for head in model.heads.values()):
+    if not any(_is_average(head, model.backbone) for head in model.heads.values()):
         raise ValueError("CAM needs a model with GlobalAveragePooling among its heads; for a stream use gradcam.")
     if protocol.target_stage not in (None, len(model.backbone.stage_dims) - 1):
         raise ValueError(
@@ -39,7 +39,7 @@ def cam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     features = inputs.stages[-1]
     maps = {}
     for name, head in inputs.model.heads.items():
-        if isinstance(head, GlobalAveragePooling):
+        if _is_average(head, inputs.model.backbone):
             classes = inputs.classes(name)[:, None]
 
             def class_logit(representation: Array, classes: Array = classes) -> Array:
@@ -49,6 +49,11 @@ def cam(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
             # The derivative of a linear layer is its weights, whatever they are called in the backbone.
             maps[name] = combined(features, jax.grad(class_logit)(features.mean((1, 2))))
     return maps
+
+
+def _is_average(head: Head, backbone: Backbone) -> bool:
+    own = isinstance(head, NativePooling) and not backbone.pools_itself
+    return own or isinstance(head, GlobalAveragePooling)
 
 
 def _is_affine(backbone: Backbone) -> bool:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from castream_jax.backbones.pooled_stages import with_last
 from castream_jax.model import Model, class_values
 from castream_jax.protocol import Protocol
 from castream_jax.stream import Stages
@@ -44,12 +45,13 @@ class Inputs:
         self._with_target: Callable[[Array], Stages]
         self._pull_back: Callable[[Stages], tuple[Array]]
         if stage == last:
-            if protocol.target_features == "residual":
+            # Where the network pools otherwise than by the mean, its logits need not depend on the last map at all.
+            if protocol.target_features == "residual" or backbone.pools_itself:
                 self.stages, self.features, complete = backbone.stages_and_target(pixels)
             else:
                 self.stages = backbone.stages(pixels)
                 self.features, complete = self.stages[-1], lambda target: target
-            self._with_target = lambda target: (*self.stages[:-1], complete(target))
+            self._with_target = lambda target: with_last(self.stages, complete(target))
             _, self._pull_back = jax.vjp(self._with_target, self.features)
         else:
             zero = jnp.zeros_like(jax.eval_shape(backbone.stages, pixels)[stage])

@@ -8,6 +8,7 @@ from castream_jax.backbones import (  # importing registers their names
     resnet,
 )
 from castream_jax.backbones.backbone import Backbone, Taps
+from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.load import (
     OtherClassesError,
     fingerprint,
@@ -24,10 +25,12 @@ from castream_jax.backbones.registry import (
     get_architecture,
     register_backbone,
 )
+from castream_jax.backbones.saved import save_backbone
 
 __all__ = [
     "Architecture",
     "Backbone",
+    "ImportedBackbone",
     "OtherClassesError",
     "Taps",
     "abstract_backbone",
@@ -43,6 +46,7 @@ __all__ = [
     "load_torch_state_dict",
     "register_backbone",
     "resnet",
+    "save_backbone",
     "save_torch_weights",
     "torch_state_dict",
 ]

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flax import nnx
 import jax
@@ -120,10 +120,11 @@ class Backbone(nnx.Module):
 
     def stages_and_target(
         self, pixels: Pixels
-    ) -> tuple[Features, Float32[Array, "b hl wl dl"], Callable[[Array], Array]]:
+    ) -> tuple[Features, Float32[Array, "b hl wl dl"], Callable[[Array], Any]]:
         """S0 … SL, the features that class activation maps weigh, and the function of these that SL is.
 
-        They are SL itself unless an architecture says otherwise.
+        They are SL itself unless an architecture says otherwise. The function gives SL or, of a network that pools
+        otherwise than by the mean, SL and the vector `[B, d_L]` that it pools.
         """
         stages = self.stages(pixels)
         return stages, stages[-1], lambda features: features
@@ -163,6 +164,11 @@ class Backbone(nnx.Module):
 
     def _taken(self, boundaries: Sequence[Array]) -> Features:
         return tuple(boundaries[tap].astype(jnp.float32) for tap in self.taps)
+
+    @property
+    def pools_itself(self) -> bool:
+        """Whether the network pools its last map otherwise than by the mean over positions, see `PooledStages`."""
+        return False
 
     @abc.abstractmethod
     def _parts(self) -> Sequence[Callable[[Array], Array]]:

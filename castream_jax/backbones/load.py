@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from castream_jax.backbones.backbone import Backbone, Dtype, Taps
+from castream_jax.backbones.imported import ImportedBackbone
+from castream_jax.backbones.imported_folder import is_imported, read_imported
 from castream_jax.backbones.registry import abstract_backbone, create_backbone
+from castream_jax.backbones.saved import read_saved
 from castream_jax.layers import BatchNorm
 from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.weights.download import fetch_weights
@@ -73,8 +76,8 @@ def torch_state_dict(backbone: Backbone) -> dict[str, np.ndarray]:
 
 
 def load_backbone(
-    name: str,
-    weights: str | os.PathLike[str],
+    name: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
     *,
     num_classes: int | None = None,
     taps: Taps | None = None,
@@ -86,9 +89,10 @@ def load_backbone(
     """A backbone with weights, its parameters allocated once.
 
     Args:
-        name: see `create_backbone`.
-        weights: a file (see `read_weights`), a directory that `save_pretrained` wrote, the name of weights that
-            ship with the package (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
+        name: see `create_backbone`; or a folder that `save_backbone` wrote, which needs no weights.
+        weights: a folder that `save_backbone` wrote, whose trunk must be the one that is named; a file (see
+            `read_weights`), a directory that `save_pretrained` wrote, the name of weights that ship with the package
+            (`"digits"`), or of published ones (`"imagenet1k_v1"`, see `fetch_weights`).
         num_classes: outputs of the classifier, where they differ from the published weights'.
         taps: see `create_backbone`.
         new_classifier: keep the trunk's weights alone, and draw the classifier's final layer anew.
@@ -105,6 +109,13 @@ def load_backbone(
     """
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, got {dtype!r}.")
+    folder = name if weights is None else weights
+    if isinstance(folder, str | os.PathLike) and is_imported(folder):
+        given = None if weights is None else os.fspath(name)
+        return _imported(folder, given, num_classes, taps, new_classifier, dtype)
+    if weights is None:
+        name, num_classes, taps, weights = read_saved(name, num_classes, taps)
+    name = os.fspath(name)
     if not isinstance(weights, str | os.PathLike):
         raise ValueError(
             f"weights must be a path or a name, got {type(weights).__name__}: load_torch_state_dict takes tensors."
@@ -121,6 +132,32 @@ def load_backbone(
         raise ValueError(f"{weights}: {error}") from error
     backbone.dtype = dtype
     backbone.set_attributes(BatchNorm, folded=fold_batch_norm, raise_if_not_found=False)
+    return backbone
+
+
+def _imported(
+    folder: str | os.PathLike[str],
+    name: str | None,
+    num_classes: int | None,
+    taps: Taps | None,
+    new_classifier: bool,
+    dtype: Dtype,
+) -> ImportedBackbone:
+    backbone = read_imported(folder, taps=taps)
+    if name not in (None, "imported", backbone.name):
+        raise ValueError(
+            f"{folder} holds the imported {backbone.name}, which is not {name}: name it, or give load_backbone the "
+            "folder alone."
+        )
+    if new_classifier:
+        raise ValueError(
+            f"{folder} holds an imported trunk, which is not trained here: fine-tune the network in PyTorch and import "
+            "it again, without new_classifier."
+        )
+    if num_classes not in (None, backbone.num_classes):
+        problem = f"{folder} holds {backbone.name} with {backbone.num_classes} classes, not {num_classes}."
+        raise OtherClassesError(problem, backbone.num_classes)
+    backbone.dtype = dtype
     return backbone
 
 
@@ -144,9 +181,17 @@ def save_torch_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """SHA-256 over the names and bytes of all parameters and statistics: equal for equal trunks."""
+    """SHA-256 over the names and bytes of all parameters and statistics: equal for equal trunks.
+
+    Of an imported trunk, its programs and normalisation count as well.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(torch_state_dict(backbone).items()):
+    if isinstance(backbone, ImportedBackbone):
+        arrays = {name: np.asarray(value) for name, value in backbone.arrays().items()}
+        digest.update(backbone.trunk.digest().encode())
+    else:
+        arrays = torch_state_dict(backbone)
+    for name, value in sorted(arrays.items()):
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import re
 from flax import nnx
 
 from castream_jax.backbones import Backbone, OtherClassesError, abstract_backbone, create_backbone, load_backbone
+from castream_jax.backbones.imported_folder import is_imported, read_trunk
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
@@ -16,7 +17,7 @@ from castream_jax.experiment.origins import config_in_place
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import ImageSpec, Model
 from castream_jax.runtime.seeds import seeded_rngs
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling
 
 
 def open_backbone(config: Config) -> Backbone:
@@ -36,6 +37,8 @@ def open_backbone(config: Config) -> Backbone:
             "config.backbone.new_classifier is for fine-tuning: it needs weights and config.train.target='backbone'; "
             "train streams beside the fine-tuned export/backbone.safetensors, without it."
         )
+    if weights and is_imported(weights):
+        _check_imported(config)
     if weights:
         with _fields_of("config.backbone"):
             try:
@@ -57,6 +60,21 @@ def open_backbone(config: Config) -> Backbone:
         )
     with _fields_of("config.backbone"):
         return create_backbone(name, num_classes, rngs=seeded_rngs(config.seed), taps=taps)
+
+
+def _check_imported(config: Config) -> None:
+    """Raises a ValueError if an imported trunk is to be trained, or given images of a size that it does not take."""
+    trunk, _ = read_trunk(Path(config.backbone.weights).expanduser())
+    if config.train.target == "backbone":
+        raise ValueError(
+            f"{trunk.name} is an imported trunk, which is not trained here: fine-tune the network in PyTorch and "
+            "import it again, with config.train.target='streams'."
+        )
+    if config.data.image_size != trunk.image_size:
+        raise ValueError(
+            f"config.data.image_size is {config.data.image_size}, and {trunk.name} was imported for images of "
+            f"{trunk.image_size} pixels: set config.data.image_size={trunk.image_size}."
+        )
 
 
 def _other_classes(error: OtherClassesError, target: str) -> str:
@@ -140,7 +158,12 @@ def _abstract_streams(config: Config, backbone: Backbone) -> Mapping[str, CrossA
 
 def _with_heads(config: Config, backbone: Backbone, streams: Mapping[str, CrossAttentionStream]) -> Model:
     images = ImageSpec(config.data.image_size, config.data.resize, exif_orientation=config.data.exif_orientation)
-    return Model(backbone, {"gap": GlobalAveragePooling(), **streams}, images)
+    return Model(backbone, {"gap": baseline_head(backbone), **streams}, images)
+
+
+def baseline_head(backbone: Backbone) -> GlobalAveragePooling | NativePooling:
+    """What streams are compared with: GAP or, of a network that pools otherwise, its own pooling."""
+    return NativePooling() if backbone.pools_itself else GlobalAveragePooling()
 
 
 def check_classes(config: Config, source: Source) -> None:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from castream_jax.experiment.imports import import_files
 from castream_jax.plugins import located, neighbours
+from castream_jax.weights.files import imported_name
 
 # An ml_collections.ConfigDict; a type checker cannot know its fields.
 Config: TypeAlias = Any
@@ -70,8 +71,10 @@ def base_config() -> Config:
     )
     config.backbone = ConfigDict(
         {
-            "name": "resnet50",  # name of the backbone; `castream models` lists them
-            "weights": "",  # file, or name of weights ("imagenet1k_v1"); empty only when the backbone itself is trained
+            # name of the backbone, `castream models` lists them; that of an imported trunk follows from its folder
+            "name": "resnet50",
+            # file, name of weights ("imagenet1k_v1") or folder of `castream import`; empty only to train the backbone
+            "weights": "",
             "num_classes": 1000,  # classes of its classifier; the data must have as many
             "dtype": "float32",  # type the trunk computes in; or "bfloat16"
             "taps": "official",  # feature maps that streams read; or "stages", see Backbone
@@ -192,12 +195,15 @@ def open_config(path: str | os.PathLike[str]) -> Config:
 def settle(config: Config, folder: Path) -> Config:
     """`config`, its imports done, a `~` in its paths expanded; relative imports are those from `folder`.
 
+    An imported trunk that is named by `backbone.weights` gives the backbone its name.
+
     Raises:
         ValueError: as `castream_jax.plugins.import_file`.
     """
     config.imports = import_files(config.imports, folder)
     config.data.path = os.path.expanduser(config.data.path)
     config.backbone.weights = os.path.expanduser(config.backbone.weights)
+    config.backbone.name = imported_name(config.backbone.weights) or config.backbone.name
     return config
 
 

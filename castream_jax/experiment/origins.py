@@ -1,8 +1,8 @@
 """What a workdir needs from outside, so that it works from any folder, moved, and on another machine.
 
-- The file of the backbone's weights is copied into the workdir when training starts, unless it has a published name: a
-  stream is worthless without its trunk. The copy is no larger than the checkpoints beside it. It is no hard link,
-  which would change with a file that is written over in place.
+- The file of the backbone's weights, or the folder of an imported trunk, is copied into the workdir when training
+  starts, unless it has a published name: a stream is worthless without its trunk. The copy is no larger than the
+  checkpoints beside it. It is no hard link, which would change with a file that is written over in place.
 - Data are not copied. `config.json` has their absolute path; `origins.json` has their path from the workdir, too, so
   that data and workdir may move together.
 """
@@ -15,6 +15,7 @@ import shutil
 
 import jax
 
+from castream_jax.backbones.imported_folder import is_imported
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing, write_json
@@ -63,8 +64,11 @@ def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str], d
     if file is not None:
         kept = workdir.kept_weights / file.name
         kept.parent.mkdir(exist_ok=True)
-        with replacing(kept) as temporary:
-            shutil.copyfile(file, temporary)
+        if file.is_dir():
+            shutil.copytree(file, kept, dirs_exist_ok=True)
+        else:
+            with replacing(kept) as temporary:
+                shutil.copyfile(file, temporary)
         origins[_WEIGHTS] = {
             "path": absolute(config.backbone.weights),
             "sha256": _sha256(kept),
@@ -110,11 +114,13 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def weight_file(config: Config) -> Path | None:
-    """The file that the backbone's weights are read from; None if they have a name, or there is no such file."""
+    """The file, or folder of an imported trunk, that the backbone is read from; None where neither is."""
     weights = config.backbone.weights
     if not weights or _is_name(config):
         return None
     path = Path(weights).expanduser()
+    if is_imported(path):
+        return path.resolve()
     path = path / TRUNK_FILE if path.is_dir() else path
     return path if path.is_file() else None
 
@@ -147,7 +153,7 @@ def _find_weights(config: Config, workdir: Workdir) -> str:
     # The command that trained names the weights by a path that may lead nowhere from here.
     if same_place or (not there and Path(weights).name == Path(origin["path"]).name):
         kept = workdir.folder / origin["kept"]
-        if not kept.is_file():
+        if not kept.is_file() and not is_imported(kept):
             raise ValueError(
                 f"{kept} is gone, the copy of the weights that {workdir} was trained with: put a file with the SHA-256 "
                 f"{origin['sha256'][:12]}… there."
@@ -182,5 +188,9 @@ def _is_name(config: Config) -> bool:
 
 
 def _sha256(path: Path) -> str:
+    """Of a file, or of the names and digests of the files of an imported trunk."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("\n".join(f"{file.name} {_sha256(file)}" for file in files).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

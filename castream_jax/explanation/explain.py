@@ -13,13 +13,14 @@ import numpy as np
 from castream_jax.attribution import Inputs, saliency_maps
 from castream_jax.attribution.arguments import check_chunk, check_methods, check_probability, check_texts, needs_chunk
 from castream_jax.attribution.chunk_size import chunk_for
+from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.registry import get_architecture
 from castream_jax.data.decode import UnreadableImageError
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.explanation.class_number import class_number
 from castream_jax.explanation.explanation import Explanation
 from castream_jax.explanation.given_images import Seen, are_images, is_image, read_image
-from castream_jax.model import ImageSpec, Model, check_model, to_unit_range
+from castream_jax.model import ImageSpec, Model, check_model, imported_images, to_unit_range
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
 from castream_jax.stream import CrossAttentionStream
@@ -140,6 +141,8 @@ def image_spec(model: Model) -> ImageSpec:
 
     A classifier of as many classes as published ImageNet weights have is taken to have theirs.
     """
+    if isinstance(model.backbone, ImportedBackbone):
+        return model.images or imported_images(model.backbone)
     architecture = get_architecture(model.backbone.name) if model.images is None else None
     spec = model.images or ImageSpec(architecture.input_size if architecture else 224)
     imagenet = imagenet_entries(model.backbone.name) and model.backbone.num_classes == len(imagenet_classes())

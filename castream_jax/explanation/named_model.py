@@ -3,13 +3,14 @@
 import dataclasses
 from pathlib import Path
 
-from castream_jax.backbones import load_backbone
+from castream_jax.backbones import ImportedBackbone, load_backbone
+from castream_jax.backbones.imported_folder import is_imported
 from castream_jax.backbones.registry import get_architecture
-from castream_jax.experiment.build import class_names_of
+from castream_jax.experiment.build import baseline_head, class_names_of
 from castream_jax.experiment.restore import restore_model
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.pretrained import describe_pretrained, load_pretrained
-from castream_jax.model import ImageSpec, Model
+from castream_jax.model import ImageSpec, Model, imported_images
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.weights.entries import imagenet_entries
@@ -41,11 +42,17 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
             recipe = (describe_pretrained(folder).config or {}).get("train", {})
             model = load_pretrained(folder)
             return model, _protocol("castream", recipe.get("loss", ""), model.backbone.num_classes)
+        if is_imported(folder):
+            backbone = load_backbone(folder)
+            assert isinstance(backbone, ImportedBackbone)
+            model = Model(backbone, {"gap": baseline_head(backbone)}, imported_images(backbone))
+            return model, _protocol("castream", "", backbone.num_classes)
         workdir = Workdir.at(folder)
         if workdir.config.is_file():
             return _trained_model(workdir)
         raise ValueError(
-            f"{source} is neither an export (it has no model.json) nor a workdir (no {workdir.config.name})."
+            f"{source} is neither an export (it has no model.json) nor an imported trunk (no trunk.json) nor "
+            f"a workdir (no {workdir.config.name})."
         )
     if folder.suffix or len(folder.parts) > 1:
         raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")

@@ -13,10 +13,11 @@ import safetensors
 import safetensors.numpy
 
 from castream_jax.backbones import create_backbone
-from castream_jax.exporting.description import STREAM_FIELDS, Description
+from castream_jax.backbones.imported_folder import abstract_imported, is_imported
+from castream_jax.exporting.description import STREAM_FIELDS, TRUNK_FOLDER, Description
 from castream_jax.model import Head, Model
 from castream_jax.runtime.traced_rngs import traced_rngs
-from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling
+from castream_jax.stream import CrossAttentionStream, GlobalAveragePooling, NativePooling
 from castream_jax.weights.files import write_safetensors
 from castream_jax.weights.names import check_names
 
@@ -59,9 +60,12 @@ def read_model(description: Description, folder: Path) -> Model:
     """
 
     def build() -> Model:
-        backbone = create_backbone(
-            description.backbone, description.num_classes, rngs=traced_rngs(0), taps=description.taps
-        )
+        if is_imported(folder / TRUNK_FOLDER):
+            backbone = abstract_imported(folder / TRUNK_FOLDER, taps=description.taps)
+        else:
+            backbone = create_backbone(
+                description.backbone, description.num_classes, rngs=traced_rngs(0), taps=description.taps
+            )
         return Model(backbone, build_heads(description, backbone.stage_dims))
 
     abstract = nnx.eval_shape(build)
@@ -82,4 +86,6 @@ def read_model(description: Description, folder: Path) -> Model:
 def _build_head(fields: dict[str, Any], stage_dims: tuple[int, ...]) -> Head:
     if fields["type"] == "gap":
         return GlobalAveragePooling()
+    if fields["type"] == "native":
+        return NativePooling()
     return CrossAttentionStream(stage_dims, **{name: fields[name] for name in STREAM_FIELDS}, rngs=nnx.Rngs(0))

@@ -15,11 +15,12 @@ from castream_jax.backbones import fingerprint, load_backbone
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.runtime.atomic_files import json_text
-from castream_jax.stream import GlobalAveragePooling
+from castream_jax.stream import GlobalAveragePooling, NativePooling
 from castream_jax.version import __version__
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 
 DESCRIPTION_FILE = "model.json"
+TRUNK_FOLDER = "trunk"  # of an imported trunk
 INCLUDED = "included"  # the trunk's arrays lie in the export
 
 STREAM_FIELDS = ("start_stage", "block", "num_queries", "num_heads", "use_bias")
@@ -37,7 +38,7 @@ class Description:
         backbone, num_classes, taps, dtype: see `load_backbone`.
         trunk: `"included"`, or the name of the weights that it is (`"imagenet1k_v1"`).
         trunk_fingerprint: see `fingerprint`; checked at loading.
-        heads: name -> `{"type": "gap"}`, or `"stream"` and the arguments of `CrossAttentionStream`.
+        heads: name -> `{"type": "gap"}`, `"native"`, or `"stream"` and the arguments of `CrossAttentionStream`.
         images: size, way of resizing and class names; None where unknown.
         config: the experiment's, as plain values; None where there was none.
         evaluation: the summary of an evaluation of these very heads; None where there was none.
@@ -159,4 +160,6 @@ def _check_parameters(model: Model) -> None:
 def _describe_head(head: Head) -> dict[str, Any]:
     if isinstance(head, GlobalAveragePooling):
         return {"type": "gap"}
+    if isinstance(head, NativePooling):
+        return {"type": "native"}
     return {"type": "stream", **{field: getattr(head, field) for field in STREAM_FIELDS}}

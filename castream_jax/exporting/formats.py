@@ -7,13 +7,14 @@ from pathlib import Path
 from flax import nnx
 import orbax.checkpoint as ocp
 
-from castream_jax.backbones import get_architecture, save_torch_weights
+from castream_jax.backbones import ImportedBackbone, get_architecture, save_torch_weights
+from castream_jax.backbones.imported_folder import fill_folder
 from castream_jax.exporting.arrays import ARRAYS_FILE, write_arrays
-from castream_jax.exporting.atomic_folder import writing_folder
-from castream_jax.exporting.description import DESCRIPTION_FILE, INCLUDED, Description
+from castream_jax.exporting.description import DESCRIPTION_FILE, INCLUDED, TRUNK_FOLDER, Description
 from castream_jax.exporting.model_card import CARD_FILE, render_card
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
 from castream_jax.model import Model
+from castream_jax.runtime.atomic_folder import writing_folder
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.stream_weights import torch_stream_state_dict
 from castream_jax.weights.files import TRUNK_FILE, write_safetensors
@@ -21,7 +22,7 @@ from castream_jax.weights.files import TRUNK_FILE, write_safetensors
 STREAMS_FOLDER = "streams"
 
 # What any export of a whole model may hold, and therefore what a new one may take the place of.
-_FILES = {DESCRIPTION_FILE, CARD_FILE, TRUNK_FILE, STREAMS_FOLDER, ARRAYS_FILE, PROGRAM_FILE}
+_FILES = {DESCRIPTION_FILE, CARD_FILE, TRUNK_FILE, TRUNK_FOLDER, STREAMS_FOLDER, ARRAYS_FILE, PROGRAM_FILE}
 
 
 def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
@@ -30,7 +31,10 @@ def write_pretrained(model: Model, description: Description, directory: str | os
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
         _write_texts(description, "pretrained", folder)
         if description.trunk == INCLUDED:
-            save_torch_weights(model.backbone, folder / TRUNK_FILE)
+            if isinstance(model.backbone, ImportedBackbone):
+                _write_imported(model.backbone, folder)
+            else:
+                save_torch_weights(model.backbone, folder / TRUNK_FILE)
         if streams := nnx.to_pure_dict(nnx.state(model.heads, nnx.Param)):
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(folder / STREAMS_FOLDER, streams)
@@ -42,7 +46,7 @@ def write_one_file(model: Model, description: Description, directory: str | os.P
     directory = Path(directory).resolve()
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
         _write_texts(description, "safetensors", folder)
-        write_arrays(model, folder)
+        _write_model(model, folder)
     return directory
 
 
@@ -53,10 +57,13 @@ def write_stablehlo(model: Model, description: Description, directory: str | os.
     """
     directory = Path(directory).resolve()
     images = description.images
-    size = images.size if images else get_architecture(description.backbone).input_size
+    if isinstance(model.backbone, ImportedBackbone):
+        size = model.backbone.trunk.image_size
+    else:
+        size = images.size if images else get_architecture(description.backbone).input_size
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
         _write_texts(description, "stablehlo", folder, size)
-        write_arrays(model, folder)
+        _write_model(model, folder)
         (folder / PROGRAM_FILE).write_bytes(export_program(model, size).serialize())
     return directory
 
@@ -84,6 +91,18 @@ FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Path]]
     "stablehlo": write_stablehlo,
     "official": write_official,
 }
+
+
+def _write_model(model: Model, folder: Path) -> None:
+    """All arrays in one file; of an imported trunk, the programs that take them as well."""
+    write_arrays(model, folder)
+    if isinstance(model.backbone, ImportedBackbone):
+        _write_imported(model.backbone, folder, arrays=False)
+
+
+def _write_imported(backbone: ImportedBackbone, folder: Path, *, arrays: bool = True) -> None:
+    (folder / TRUNK_FOLDER).mkdir()
+    fill_folder(backbone, folder / TRUNK_FOLDER, arrays=arrays)
 
 
 def _write_texts(description: Description, format_: str, folder: Path, program_size: int | None = None) -> None:

@@ -15,8 +15,9 @@ from jax.sharding import SingleDeviceSharding
 import orbax.checkpoint as ocp
 
 from castream_jax.backbones import fingerprint, load_backbone
+from castream_jax.backbones.imported_folder import is_imported
 from castream_jax.exporting.arrays import ARRAYS_FILE, build_heads, read_model
-from castream_jax.exporting.description import INCLUDED, Description, describe, read_description
+from castream_jax.exporting.description import INCLUDED, TRUNK_FOLDER, Description, describe, read_description
 from castream_jax.exporting.formats import STREAMS_FOLDER, write_pretrained
 from castream_jax.exporting.hub import local_folder
 from castream_jax.model import Model, check_model
@@ -66,9 +67,10 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Model:
         model = read_model(description, folder)
     else:
         included = description.trunk == INCLUDED
+        imported = is_imported(folder / TRUNK_FOLDER)
         backbone = load_backbone(
             description.backbone,
-            folder if included else description.trunk,
+            folder / TRUNK_FOLDER if imported else folder if included else description.trunk,
             num_classes=description.num_classes,
             taps=description.taps,
             dtype=description.dtype,  # pyright: ignore[reportArgumentType]

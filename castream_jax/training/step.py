@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Int32
 import optax
 
+from castream_jax.backbones.pooled_stages import own_pooling
 from castream_jax.data.device_augment import INPUTS, Augment
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.model import to_unit_range
@@ -170,7 +171,7 @@ def batch_gradient(parts: ModelParts, loss: Loss, label_smoothing: float) -> Gra
             model = parts.merge(params, stats, frozen)
             stages = model.backbone.stages(pixels)
             if loss == "distillation":
-                target = model.backbone.classify(stages[-1].mean((1, 2)))
+                target = model.backbone.classify(own_pooling(stages))
                 query = labels = jnp.argmax(target, -1)
             else:
                 target = batch["label"] if loss == "cross_entropy" else batch["target"].astype(jnp.float32)

@@ -1,6 +1,7 @@
 """Weight files: read whatever their format, written as safetensors."""
 
 from collections.abc import Mapping
+import json
 import os
 from pathlib import Path
 import re
@@ -18,6 +19,8 @@ from castream_jax.weights.torch_file import read_torch_file
 
 # The trunk within a directory that `save_pretrained` wrote.
 TRUNK_FILE = "trunk.safetensors"
+# What describes an imported trunk in its folder.
+IMPORTED_FILE = "trunk.json"
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -47,6 +50,17 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             "name (.bin, .ckpt, .tar) is read once its name ends in .pth."
         )
     return without_wrappers(tensors)
+
+
+def imported_name(folder: str | os.PathLike[str]) -> str | None:
+    """The name of the trunk in a folder of `castream import`; None where this is no such folder."""
+    path = Path(folder).expanduser() / IMPORTED_FILE
+    if not os.fspath(folder) or not path.is_file():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["name"])
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): import the network again.") from error
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:

@@ -1,0 +1,120 @@
+"""What was imported beside the network that it was."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from castream_jax.importing.network import Network
+from castream_jax.importing.programs import Boundary, Functions
+
+TOLERANCE = 1e-4  # of the spread, largest minus smallest value
+_IMAGES = 2
+
+
+def check_against_torch(
+    network: Network, functions: Functions, weights: Mapping[str, np.ndarray], num_classes: int
+) -> dict[str, float]:
+    """Largest deviations of logits and of each map, as shares of their spread.
+
+    Raises:
+        ValueError: if one exceeds the tolerance, or the logits are not those of the pooled vector.
+    """
+    deviations: dict[str, float] = {}
+    for kind, pixels in _images(network.image_size).items():
+        x = ((pixels - np.asarray(network.mean)) / np.asarray(network.std)).astype(np.float32)
+        logits, marked = _of_torch(network, functions, x)
+        if logits.shape != (_IMAGES, num_classes) or not np.isfinite(logits).all():
+            raise ValueError(f"{network.name} gives logits that are not finite: look at its weights.")
+        maps, vector = jax.jit(lambda w, x: functions.stages(w, x, ()))(weights, x)
+        for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
+            shown = network.last if boundary.mark == "last" else boundary.mark
+            _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
+        vector = maps[-1].mean((1, 2)) if vector is None else vector
+        _note(deviations, f"logits, {kind}", _logits(network, functions, weights, vector, logits), logits)
+    worst = max(deviations, key=lambda name: deviations[name])
+    if not deviations[worst] <= TOLERANCE:
+        raise ValueError(
+            f"{network.name} after its import differs from PyTorch by {deviations[worst]:.1e} of the spread in {worst} "
+            f"(at most {TOLERANCE:.0e} may be): it uses an operation that is converted otherwise; report it."
+        )
+    return deviations
+
+
+def _logits(
+    network: Network, functions: Functions, weights: Mapping[str, Any], vector: jax.Array, expected: np.ndarray
+) -> np.ndarray:
+    """Logits of the pooled vector; tries maps of one position and, if these will not do, of the size of the last."""
+    found = np.full_like(expected, np.nan)
+    for constant_map in dict.fromkeys((functions.constant_map, True)):
+        functions.constant_map = constant_map
+        try:
+            found = np.asarray(jax.jit(lambda w, v: functions.classify(w, v))(weights, vector))
+        except (TypeError, ValueError, AssertionError):  # shapes that are written into the network
+            continue
+        if found.shape == expected.shape and _deviation(found, expected) <= 10 * TOLERANCE:
+            return found
+    pooled = "class token" if functions.has_vector else "mean over positions"
+    raise ValueError(
+        f"The logits of {network.name} are not those of the {pooled} of {network.last!r} (they differ by "
+        f"{_deviation(found, expected):.1e} of the spread): the last tap must be the map that is pooled, and nothing "
+        "but its mean, or a class token, may be read of it."
+    )
+
+
+def _images(size: int) -> dict[str, np.ndarray]:
+    """Pixels in [0, 1] of noise, and of a spectrum as photographs have, `1 / frequency`."""
+    rng = np.random.default_rng(0)
+    noise = rng.random((_IMAGES, size, size, 3))
+    frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    frequencies[0, 0] = 1 / size
+    spectrum = np.fft.rfft2(noise - 0.5, axes=(1, 2)) / frequencies[None, :, :, None]
+    smooth = np.fft.irfft2(spectrum, (size, size), axes=(1, 2))
+    low, high = smooth.min((1, 2, 3), keepdims=True), smooth.max((1, 2, 3), keepdims=True)
+    return {"noise": noise, "smooth images": (smooth - low) / (high - low)}
+
+
+def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Logits, and the maps at the boundaries, `[B, h, w, d]`, by the network itself."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    found: dict[str, Any] = {}
+    modules = dict(network.module.named_modules())
+    handles = []
+    for boundary in functions.boundaries:
+        name = network.last if boundary.mark == "last" else boundary.mark
+        if name in modules:
+            handles.append(
+                modules[name].register_forward_hook(lambda _, __, y, mark=boundary.mark: found.__setitem__(mark, y))
+            )
+    try:
+        with torch.no_grad():
+            images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+            logits = network.module(images)
+            if network.last == "forward_features":
+                found["last"] = network.module.forward_features(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    maps = [_as_map(found[boundary.mark].numpy(), boundary, network) for boundary in functions.boundaries]
+    return logits.numpy(), maps
+
+
+def _as_map(value: np.ndarray, boundary: Boundary, network: Network) -> np.ndarray:
+    if boundary.layout == "nchw":
+        return value.transpose(0, 2, 3, 1)
+    if boundary.layout == "nhwc":
+        return value
+    patches = value[:, network.prefix_tokens :]
+    return patches.reshape(len(value), boundary.height, boundary.width, boundary.dim)
+
+
+def _note(deviations: dict[str, float], name: str, ours: Any, theirs: np.ndarray) -> None:
+    deviations[name] = _deviation(np.asarray(jnp.asarray(ours, jnp.float32)), theirs)
+
+
+def _deviation(ours: np.ndarray, theirs: np.ndarray) -> float:
+    spread = float(theirs.max() - theirs.min()) or 1.0
+    return float(np.abs(ours - theirs).max() / spread) if ours.shape == theirs.shape else float("inf")

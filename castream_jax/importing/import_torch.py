@@ -1,0 +1,164 @@
+"""`castream.import_torch`: a classifier of PyTorch as a frozen trunk."""
+
+from collections.abc import Sequence
+import importlib.metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from castream_jax.backbones.imported import Boundary as SavedBoundary
+from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
+from castream_jax.importing.boundaries import find_boundaries
+from castream_jax.importing.capture import capture
+from castream_jax.importing.check import check_against_torch
+from castream_jax.importing.network import Network
+from castream_jax.importing.programs import Functions, export_programs
+from castream_jax.importing.timm_networks import describe_timm, is_timm
+
+_PACKAGES = ("torch", "torchax", "timm", "jax")
+
+
+def import_torch(
+    module: Any,
+    *,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    taps: Sequence[str] | None = None,
+    classifier: str | None = None,
+    class_names: Sequence[str] = (),
+    name: str | None = None,
+) -> ImportedBackbone:
+    """A PyTorch network as a trunk, which needs PyTorch no more; `castream.save_backbone` keeps it.
+
+    The network is put into inference mode. What comes out is compared with it, on random and on smooth images, and
+    refused where logits or maps differ by more than 1e-4 of their spread.
+
+    Args:
+        module: a `torch.nn.Module`, from images `[B, 3, H, W]` to logits `[B, K]`.
+        image_size: side of the images, in pixels; a network of timm knows its own, and mean and std.
+        mean, std: per-channel normalisation of pixels in [0, 1].
+        taps: sub-modules whose outputs are S0, S1, …, by their names in the order of the computation. The last one must
+            be what is averaged before the classifier, unless the network is one of timm, which knows.
+        classifier: sub-module that is given the average of the last tap, or None where this need not be said: then the
+            network after the last tap is the classifier.
+        class_names: name of class k at position k.
+        name: shown in reports; by default that of the module's class.
+
+    Raises:
+        ImportError: if PyTorch or torchax is not installed.
+        ValueError: if the module is no classifier of images with maps, cannot be exported, or differs after all.
+    """
+    network = _describe(module, image_size, mean, std, taps, classifier, class_names, name)
+    with _Inference(network.module):
+        return convert(network)
+
+
+def convert(network: Network) -> ImportedBackbone:
+    """The trunk of a network that is in inference mode. Errors as of `import_torch`."""
+    graph = capture(network)
+    boundaries, num_classes = find_boundaries(network, graph)
+    functions = Functions(network, graph, boundaries)
+    weights = {
+        name: np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if name in graph.kernels else value
+        for name, value in graph.weights.items()
+    }
+    checked = check_against_torch(network, functions, weights, num_classes)
+    shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in weights.items()}
+    programs = export_programs(functions, shapes)
+    trunk = Trunk(
+        name=network.name,
+        num_classes=num_classes,
+        image_size=network.image_size,
+        mean=tuple(map(float, network.mean)),
+        std=tuple(map(float, network.std)),
+        boundaries=tuple(
+            SavedBoundary(_shown(boundary.mark, network), boundary.height, boundary.width, boundary.dim)
+            for boundary in boundaries
+        ),
+        programs=tuple((name, Program(content)) for name, content in sorted(programs.items())),
+        has_vector=functions.has_vector,
+        resize=network.resize,
+        class_names=network.class_names,
+        checked=tuple(sorted(checked.items())),
+        made_with=tuple((package, importlib.metadata.version(package)) for package in _PACKAGES if _installed(package)),
+    )
+    return ImportedBackbone(trunk, jax.device_put(weights))
+
+
+def _describe(
+    module: Any,
+    image_size: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    taps: Sequence[str] | None,
+    classifier: str | None,
+    class_names: Sequence[str],
+    name: str | None,
+) -> Network:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
+    if is_timm(module):
+        return describe_timm(module, image_size=image_size, mean=mean, std=std, taps=taps, class_names=class_names)
+    name = name or type(module).__name__
+    missing = [
+        field
+        for field, value in (("image_size", image_size), ("mean", mean), ("std", std), ("taps", taps))
+        if value is None or (field == "taps" and not value)
+    ]
+    modules = dict(module.named_modules())
+    if missing:
+        children = [child for child, _ in module.named_children()]
+        raise ValueError(
+            f"{name} does not describe itself: give {', '.join(missing)}; its sub-modules are {', '.join(children)}."
+        )
+    unknown = [tap for tap in (*(taps or ()), *([classifier] if classifier else [])) if tap not in modules]
+    if unknown:
+        raise ValueError(f"{name} has no sub-module {unknown[0]!r}: taps and classifier are names of named_modules().")
+    assert image_size is not None
+    assert mean is not None
+    assert std is not None
+    assert taps is not None
+    return Network(
+        name,
+        module,
+        image_size,
+        tuple(mean),
+        tuple(std),
+        tuple(taps),
+        taps[-1],
+        classifier=classifier,
+        class_names=tuple(class_names),
+    )
+
+
+class _Inference:
+    """The network in inference mode, whatever it was before."""
+
+    def __init__(self, module: Any):
+        self.modes = {part: part.training for part in module.modules()}
+
+    def __enter__(self) -> None:
+        for part in self.modes:
+            part.training = False
+
+    def __exit__(self, *_: object) -> None:
+        for part, training in self.modes.items():
+            part.training = training
+
+
+def _shown(mark: str, network: Network) -> str:
+    return network.last if mark == "last" else mark
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
