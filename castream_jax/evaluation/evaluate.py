@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from castream_jax.evaluation.explain_parts import explain_parts
 from castream_jax.evaluation.identity import claim_results
+from castream_jax.evaluation.multi_label import share_class_scores
 from castream_jax.evaluation.open import Evaluation, open_evaluation, under
 from castream_jax.evaluation.parts import EvaluationPart, list_parts
 from castream_jax.evaluation.replaced import restoring_results
@@ -93,6 +94,7 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
         # --- summarise ---
         if jax.process_index() == 0:
             for work in works:
+                share_class_scores(main.workdir, work.evaluation.workdir)
                 write_summary(work.evaluation, work.parts, work.left, seconds)
         wait_for_all_processes()
         summary = main.workdir.read_summary()

@@ -1,6 +1,7 @@
 """Recognition of images with several labels: every head's logits of every image, and their mean average precision."""
 
 from collections.abc import Iterator
+import shutil
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -10,7 +11,9 @@ import pyarrow as pa
 from castream_jax.data import Source
 from castream_jax.evaluation.statistics import bootstrap_counts, interval
 from castream_jax.evaluation.summary import REFERENCE
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.metrics.average_precision import mean_average_precision, resampled_average_precision
+from castream_jax.runtime.atomic_files import replacing
 
 MEASURE = "mean_average_precision"
 
@@ -34,6 +37,13 @@ def class_scores_table(batches: Iterator[tuple[Any, dict[str, Float[np.ndarray, 
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
     return pa.table(columns)
+
+
+def share_class_scores(given: Workdir, wanting: Workdir) -> None:
+    """Copies the table of one protocol's results to those of another of the same run: logits know no protocol."""
+    if given.class_scores.is_file() and not wanting.class_scores.exists():
+        with replacing(wanting.class_scores) as temporary:
+            shutil.copyfile(given.class_scores, temporary)
 
 
 def summarise_class_scores(table: pa.Table) -> dict[str, dict[str, Any]]:

@@ -1,13 +1,21 @@
 """mAP of an evaluation: scikit-learn's, and its interval from resampled images."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score
 
 from castream_jax.data import Record
-from castream_jax.evaluation.multi_label import MEASURE, class_scores_table, summarise_class_scores
+from castream_jax.evaluation.multi_label import (
+    MEASURE,
+    class_scores_table,
+    share_class_scores,
+    summarise_class_scores,
+)
 from castream_jax.evaluation.statistics import bootstrap_counts
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.metrics.average_precision import average_precision, resampled_average_precision
 
 
@@ -64,6 +72,21 @@ def test_map_is_scikit_learns_and_its_interval_that_of_resampled_images():
     low, high = difference["intervals"][MEASURE]
     assert low < high
     assert "difference" not in summary["gap"]
+
+
+def test_other_protocols_of_a_run_take_the_logits_that_are_there(tmp_path: Path):
+    first = Workdir.at(tmp_path)
+    other = first.under("rise")
+    other.evaluation.mkdir(parents=True)
+    share_class_scores(first, other)  # no labels of several classes: there is nothing to share
+    assert list(other.evaluation.iterdir()) == []
+    first.class_scores.write_bytes(b"logits")
+    share_class_scores(first, first)
+    share_class_scores(first, other)
+    assert other.class_scores.read_bytes() == first.class_scores.read_bytes() == b"logits"
+    other.class_scores.write_bytes(b"its own")
+    share_class_scores(first, other)
+    assert other.class_scores.read_bytes() == b"its own"
 
 
 def test_resampling_is_scikit_learns_sample_weight():
