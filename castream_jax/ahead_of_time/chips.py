@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax.experimental import topologies
@@ -16,6 +16,9 @@ _ELSEWHERE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes may compile; a chip would be for one alone
 }
+
+
+Device: TypeAlias = Any  # a jax.Device, which type checkers do not take for a type
 
 
 class Chip(NamedTuple):
@@ -38,7 +41,7 @@ _CHIPS = {
 }
 
 
-def compile_only_devices(topology: str) -> list[Any]:
+def compile_only_devices(topology: str) -> list[Device]:
     """The chips of a topology such as `"v5e:16x16"`, to compile for; nothing can run on them.
 
     Raises:
@@ -59,7 +62,7 @@ def compile_only_devices(topology: str) -> list[Any]:
         ) from error
 
 
-def chip_of(device: Any) -> Chip:
+def chip_of(device: Device) -> Chip:
     """The name and the memory of a device's chip.
 
     Raises:

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import jax
 
 from castream_jax.ahead_of_time.chips import Chip, chip_of, compile_only_devices
-from castream_jax.ahead_of_time.hlo import collectives, layout_copies, padding, products_in_six_passes, wide_arrays
+from castream_jax.ahead_of_time.hlo import (
+    collectives,
+    largest_tensors,
+    layout_copies,
+    padding,
+    products_in_six_passes,
+    wide_arrays,
+)
 from castream_jax.ahead_of_time.programs import PROGRAMS, Program
 from castream_jax.experiment.config import Config
 
@@ -74,25 +81,26 @@ def compile_for(config: Config, topology: str, name: str) -> Compiled:
     """
     devices = compile_only_devices(topology)
     chip = chip_of(devices[0])
+    program = PROGRAMS[name](config, devices)
+    begin = time.perf_counter()
     try:
-        program = PROGRAMS[name](config, devices)
-        begin = time.perf_counter()
         executable = program.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise ValueError(_too_large(name, chip, str(error))) from error
+        raise ValueError(_too_large(name, chip, str(error), program.lowered.as_text())) from error
     return Compiled(chip, program, executable, time.perf_counter() - begin)
 
 
-def _too_large(name: str, chip: Chip, said: str) -> str:
-    """The compiler's words on what does not fit, in one sentence: how much, and the largest arrays."""
-    used = re.search(r"Used (\S+) of (\S+) hbm", said)
-    shapes = re.findall(r"Shape: (\w+\[[\d,]*\])", said)
-    needs = f" needs {used[1]} of {used[2]}" if used else " does not fit"
-    largest = f", of which the largest arrays are {', '.join(dict.fromkeys(shapes[:5]))}" if shapes else ""
-    field = "config.train.accumulate=2" if name == "train" else "config.evaluation.batch_size, half of it,"
-    return f"The program {name!r}{needs} on a {chip.name}{largest}: set {field} or give more chips."
+def _too_large(name: str, chip: Chip, said: str, text: str) -> str:
+    """What the compiler said of a program that does not fit, in one sentence, with the largest arrays of its text."""
+    sizes = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", said)
+    needs = f"needs {sizes[1]} of {sizes[2]}" if sizes else "does not fit"
+    remedy = "config.train.accumulate" if name == "train" else "a smaller config.evaluation.batch_size"
+    return (
+        f"The program {name!r} {needs} on each {chip.name}; its largest arrays are {', '.join(largest_tensors(text))}: "
+        f"set {remedy}, or take more chips."
+    )
 
 
 def _mib(size: float) -> str:

@@ -82,6 +82,18 @@ def products_in_six_passes(text: str) -> tuple[int, int]:
     return sum("operand_precision={highest" in line and "= f32[" in line for line in lines), len(lines)
 
 
+def largest_tensors(text: str, count: int = 3) -> list[str]:
+    """Types of the largest arrays in a lowered program (StableHLO), such as `"64x56x56x256xf32"`."""
+
+    def size(tensor: str) -> int:
+        *shape, kind = tensor.split("x")
+        bits = re.search(r"\d+", kind)
+        return math.prod(map(int, shape)) * int(bits[0] if bits else 8)
+
+    found = set(re.findall(r"tensor<((?:\d+x)+[a-z]+\d+)>", text))
+    return sorted(found, key=size, reverse=True)[:count]
+
+
 def _arrays(result: str) -> Iterator[Array]:
     for found in re.finditer(_ARRAY, result):
         size = _BYTES.get(found["type"]) or int(found["type"][1:]) // 8

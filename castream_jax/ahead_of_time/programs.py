@@ -8,7 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from castream_jax.ahead_of_time.chips import chip_of
+from castream_jax.ahead_of_time.chips import Device, chip_of
 from castream_jax.attribution.arguments import check_methods, check_probability
 from castream_jax.attribution.chunk_size import chunk_for
 from castream_jax.evaluation.on_device import explain_batch
@@ -45,7 +45,7 @@ class Program(NamedTuple):
     remark: str = ""
 
 
-def train_program(config: Config, devices: Sequence[Any]) -> Program:
+def train_program(config: Config, devices: Sequence[Device]) -> Program:
     """One training step, whose batch all `devices` share.
 
     Raises:
@@ -62,7 +62,7 @@ def train_program(config: Config, devices: Sequence[Any]) -> Program:
     return Program(lowered, config.train.batch_size, mesh.size)
 
 
-def evaluate_program(config: Config, devices: Sequence[Any]) -> Program:
+def evaluate_program(config: Config, devices: Sequence[Device]) -> Program:
     """Explaining one batch. Each process evaluates its own images on its own chips, so it is that of one process.
 
     Raises:
@@ -79,16 +79,19 @@ def evaluate_program(config: Config, devices: Sequence[Any]) -> Program:
     memory_bytes = settings.memory_mib * 2**20 or chip_of(devices[0]).memory_bytes // 4  # as on the chip itself
     chunk = chunk_for(model, size, size, memory_bytes, devices[0])
     images = settings.batch_size * mesh.size
-    over_images: Any = functools.partial(jax.ShapeDtypeStruct, sharding=split_over_images(mesh))
-    lowered = explain_batch.lower(
+    over_images = functools.partial(jax.ShapeDtypeStruct, sharding=split_over_images(mesh))
+    explain: Any = explain_batch  # of shapes instead of arrays
+    lowered = explain.lower(
         _on_every_device(model, replicated(mesh)),
         over_images((images, size, size, 3), jnp.uint8),
         over_images((images,), jnp.int32),
         methods=methods,
-        protocol=protocol,
+        protocols=(protocol,),
         chunk=chunk,
     )
-    remark = f"{len(devices) // mesh.size} processes, each on its own; {chunk} masked images per pass and chip"
+    count = len(devices) // mesh.size
+    alone = "one process" if count == 1 else f"{count} processes, each on its own images"
+    remark = f"{alone}; {chunk} masked images per pass and chip"
     return Program(lowered, images, mesh.size, remark)
 
 

@@ -15,6 +15,7 @@ from castream_jax.commands.start import user_path
 # The programs, in the order in which they run. Correctness comes first: speed means nothing where the numbers move.
 PROGRAMS = (
     "deviation",
+    "compilations",
     "forward",
     "train_step",
     "evaluation",

@@ -30,6 +30,7 @@ from castream_jax.kernels.chunks import map_chunks
 from castream_jax.kernels.pixel_ranks import pixel_ranks
 from castream_jax.metrics import causal, masking
 from castream_jax.metrics.changed_images import ChangedImage, Changes, changes_for, painter
+from castream_jax.metrics.road import road_of_maps, road_scores
 from castream_jax.model import Model, check_model, class_values
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.mesh import OverImages
@@ -39,7 +40,7 @@ Maps = Mapping[Key, Float[AnyArray, "b _h _w"]]
 Scores = dict[Key, dict[str, Float[Array, "b *_steps"]]]  # a number per image, or a curve
 
 METRICS = ("AD", "AG", "AI", "I", "D")
-ALL_METRICS = (*METRICS, "P+", "P-")
+ALL_METRICS = (*METRICS, "P+", "P-", "ROAD")
 
 
 def score(
@@ -65,7 +66,7 @@ def score(
             `"P-"` are the positive and negative perturbation of Chefer et al. (2021) as the official code takes them:
             how often the class stays the predicted one while 10, 20, …, 90 % of the pixels are painted black, the
             most salient first (P+, lower is better) or the least salient first (P-, higher is better); the mean over
-            these nine images.
+            these nine images. `"ROAD"` removes the same shares by imputation, see `castream_jax.metrics.road`.
         chunk: masked images per trunk pass, at most; bounds the memory, not the numbers. By default, what
             `castream_jax.attribution.chunk_size.chunk_for` finds.
 
@@ -73,7 +74,8 @@ def score(
         `{(head, method): {metric: [B], …}}` as fractions, and what they are made of: `"p"` `[B]`, the class
         probability on the image; with AD, AG or AI `"o"` `[B]`, that on image x map; with I or D `"insertion_curve"`
         or `"deletion_curve"` `[B, steps + 1]`, the probability of the class that the protocol follows there; with P+
-        or P- `"positive_curve"` or `"negative_curve"` `[B, 9]`, 1 where the class is the predicted one.
+        or P- `"positive_curve"` or `"negative_curve"` `[B, 9]`, 1 where the class is the predicted one; with ROAD
+        `"road_most_curve"` and `"road_least_curve"` `[B, 9]`, the class probability without these pixels.
 
     Raises:
         ValueError: for a map of an unknown head, another batch size or range, pixels or labels that do not fit, an
@@ -178,11 +180,14 @@ def scores_of_maps(
     changes = changes_for(metrics, pixels.shape[1], pixels.shape[2], protocol)
     shown = _show(model, pixels, distinct, changes, target, followed, protocol, chunk)
     heads = list(model.heads)
+    imputed = road_of_maps(model, pixels, distinct, target, protocol, chunk) if "ROAD" in metrics else None
 
     scores: Scores = {}
     for key, saliency in maps.items():
         head, map_number = heads.index(key[0]), number[id(saliency)]
         values = _values(changes, shown, map_number, head, p[:, head], p_followed[:, head], jnp.asarray(saliency))
+        if imputed is not None:
+            values |= road_scores(*imputed[map_number, ..., head])
         scores[key] = {name: value for name, value in values.items() if name in metrics or name not in ALL_METRICS}
     return scores
 
@@ -205,6 +210,8 @@ def _show(
     chunk: int,
 ) -> _Shown:
     batch, height, width = pixels.shape[:3]
+    if not changes.kinds:
+        return _Shown(jnp.zeros((0, batch, len(target))), jnp.zeros((len(maps), 0, batch, len(target))))
     saliency = jnp.stack([upsample(jnp.asarray(map_), height, width) for map_ in maps])
     ranks = None
     if changes.kinds != ("masked",):

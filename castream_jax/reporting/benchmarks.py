@@ -30,6 +30,14 @@ FIGURES = {
         Figure("largest deviation over its bar, official code", ("official code over bar",), 1, 1, at_most=True),
         Figure("the same, logits of torchvision", ("torchvision over bar",), 1, 1, at_most=True),
     ),
+    "compilations": (
+        Figure("programs compiled: a ResNet-50 drawn", ("compilations", "create_backbone"), 1, 1, at_most=True),
+        Figure("the same: a stream drawn", ("compilations", "stream"), 1, 1, at_most=True),
+        Figure("the same: weights loaded", ("compilations", "load_backbone"), 0, 0, at_most=True),
+        Figure("the same: quickstart", ("compilations", "quickstart"), 12, 12, at_most=True),
+        Figure("the same: `castream evaluate`", ("compilations", "evaluate"), 8, 8, at_most=True),
+        Figure("the same: `castream explain`", ("compilations", "explain"), 4, 4, at_most=True),
+    ),
     "forward": (
         Figure("forward pass of ResNet-50 ÷ PyTorch", ("backbones", "resnet50", "ratio"), 1.0, 1.0),
         Figure("the same ÷ PyTorch compiled", ("backbones", "resnet50", "ratio_compiled"), None),

@@ -1,6 +1,7 @@
 """One experiment's page: reads its workdir, writes `report/index.html` and `report/table.md`."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 from importlib import resources
 import json
 import os
@@ -35,6 +36,7 @@ from castream_jax.reporting.metric_table import (
     table_rows,
 )
 from castream_jax.reporting.recognition_tables import recognition_tables
+from castream_jax.reporting.reproducing import evaluate_command
 from castream_jax.reporting.sanity_table import sanity_table
 from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
@@ -92,6 +94,8 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
             compared=" ".join(shlex.quote(other.folder.name) for other in others),
             summary=summary,
             workdir=shlex.quote(workdir.folder.name),
+            evaluate=evaluate_command(summary, workdir.read_run(), config, workdir.folder.name),
+            other_protocols=_other_protocols(workdir),
             columns=columns_of(summary),
             metrics=METRICS,
             table=together(table),
@@ -109,6 +113,16 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
     write_atomically(workdir.report_table, markdown_table(summary))
     write_atomically(workdir.report, page)
     return workdir.report
+
+
+def _other_protocols(workdir: Workdir) -> dict[str, str]:
+    """Pages of the same workdir under the other protocols of its evaluation: name, and address from this page."""
+    every = (dataclasses.replace(workdir, protocol=""), *workdir.further_protocols)
+    return {
+        other.read_summary()["protocol"]["name"]: other.report.name
+        for other in every
+        if other != workdir and other.summary.is_file()
+    }
 
 
 def together(table: Sequence[MetricRow]) -> list[list[MetricRow]]:

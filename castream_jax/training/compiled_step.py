@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from castream_jax.data.device_augment import INPUTS, make_device_augment
+from castream_jax.data.device_augment import INPUTS, crops_on_device, make_device_augment
+from castream_jax.data.from_config import device_side
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.model_parts import ModelParts
 from castream_jax.runtime.mesh import replicated, split_over_images
@@ -84,10 +85,14 @@ def abstract_arguments(
 ) -> tuple[Tree, Tree, Tree]:
     """State, frozen arrays and batch of `compiled_step`, as `jax.ShapeDtypeStruct`s; `parts` may hold such, too."""
     state = jax.eval_shape(_state_of(parts, optimizer, average), parts.params, parts.stats)
-    count, size = config.train.batch_size, config.data.image_size
+    count = config.train.batch_size
+    size = device_side(config.data) if crops_on_device(config.data) else config.data.image_size
     arrays = {
         "pixels": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((count,), jnp.int32),
         "target": jax.ShapeDtypeStruct((count, config.backbone.num_classes), jnp.float32),
+        "size": jax.ShapeDtypeStruct((count, 2), jnp.int32),
+        "epoch": jax.ShapeDtypeStruct((count,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((count,), jnp.int32),
     }
     return state, parts.frozen, step_inputs(config, arrays)

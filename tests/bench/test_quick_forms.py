@@ -29,6 +29,7 @@ PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if '__name__ == 
 # file. What PyTorch's sides add is there where PyTorch is installed.
 COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
     ("bfloat16.py --quick --images 2", {"images": 2}),
+    ("compilations.py --quick", {"compilations": {"load_backbone": 0, "stream": 1, "create_backbone": 1}}),
     (
         "data_pipeline.py --quick --path {inputs}/imagenet --split train --images 4 --rounds 2 --threads 2",
         {"evaluation (squash), draft": {"deviation": {"share_of_images": 1.0}}},

@@ -108,7 +108,7 @@ def test_a_program_that_prints_no_numbers_is_named(tmp_path: Path, capsys):
 
 def test_unknown_names_and_an_installation_without_programs(tmp_path: Path, capsys):
     assert main(["bench", "backward"]) == 2
-    assert "There is no benchmark 'backward': choose from deviation, forward" in capsys.readouterr().err
+    assert "There is no benchmark 'backward': choose from deviation, compilations, forward" in capsys.readouterr().err
     assert main(["bench", "loading", "--benchmarks", str(tmp_path)]) == 2
     assert "give --benchmarks=PATH" in capsys.readouterr().err
 

@@ -14,10 +14,11 @@ from tiers import slow_after
 
 import castream_jax as castream
 from castream_jax.attribution import upsample
-from castream_jax.metrics import ALL_METRICS, METRICS
+from castream_jax.metrics import METRICS
 from castream_jax.runtime.mesh import data_mesh, shard_batch
 
 SIDE = 16
+ALL_METRICS = (*METRICS, "P+", "P-")  # ROAD has laws of its own
 RATES = ("AD", "AG", "AI", "I", "D", "P+", "P-")
 CURVES = ("insertion_curve", "deletion_curve", "positive_curve", "negative_curve")
 # Both curves against one substrate, in steps of equally many pixels.
