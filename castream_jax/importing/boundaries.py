@@ -5,7 +5,7 @@ from typing import Any
 
 from castream_jax.importing.capture import LAST, TARGET, Graph
 from castream_jax.importing.network import Network
-from castream_jax.importing.programs import Boundary
+from castream_jax.importing.trunk_programs import Boundary
 
 
 def find_boundaries(network: Network, graph: Graph) -> tuple[tuple[Boundary, ...], int]:

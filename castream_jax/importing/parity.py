@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from castream_jax.importing.network import Network
-from castream_jax.importing.programs import Boundary, Functions
+from castream_jax.importing.trunk_programs import Boundary, Functions
 
 TOLERANCE = 1e-4  # of the spread, largest minus smallest value
 _IMAGES = 2
