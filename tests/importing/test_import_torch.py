@@ -11,7 +11,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution.inputs import Inputs
-from castream_jax.importing.source import open_source
+from castream_jax.importing.named_network import open_network
 from castream_jax.importing.timm_networks import open_timm
 
 pytestmark = pytest.mark.slow
@@ -123,14 +123,14 @@ def test_networks_are_named_as_on_the_command_line(timm, torch, tmp_path: Path):
     torch.save({"state_dict": saved.state_dict()}, tmp_path / "weights.pth")
     timm.models.save_for_hf(saved, tmp_path / "hub", model_args={"num_classes": 3}, safe_serialization=True)
     for module in (
-        open_source("timm:resnet10t", tmp_path / "weights.pth", num_classes=3),
-        open_source(f"timm:{tmp_path / 'hub'}"),
+        open_network("timm:resnet10t", tmp_path / "weights.pth", num_classes=3),
+        open_network(f"timm:{tmp_path / 'hub'}"),
     ):
         assert torch.equal(module.fc.weight, saved.fc.weight)
-    assert type(open_source(f"{Path(__file__).parent / 'make_tiny.py'}:tiny")).__name__ == "Tiny"
+    assert type(open_network(f"{Path(__file__).parent / 'make_tiny.py'}:tiny")).__name__ == "Tiny"
     with pytest.raises(ValueError, match=r"not those of timm:resnet10t .*misshaped: fc.weight"):
-        open_source("timm:resnet10t", tmp_path / "weights.pth")
+        open_network("timm:resnet10t", tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"timm has no network 'resnet51'.* Did you mean"):
-        open_source("timm:resnet51")
+        open_network("timm:resnet51")
     with pytest.raises(ValueError, match="names no PyTorch network"):
-        open_source("resnet50")
+        open_network("resnet50")
