@@ -14,9 +14,15 @@ import pytest
 import castream_jax as castream
 from castream_jax.backbones import OtherClassesError, fingerprint
 from castream_jax.backbones.pooled_stages import PooledStages
+from castream_jax.evaluation import evaluate
+from castream_jax.experiment.build import open_model
+from castream_jax.experiment.config import open_config
+from castream_jax.experiment.origins import config_in_place
+from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.description import describe
 from castream_jax.exporting.formats import FORMATS
 from castream_jax.runtime.mesh import data_mesh, shard_batch
+from castream_jax.training import train
 
 HERE = Path(__file__).parent
 TINY = HERE / "tiny"
@@ -87,6 +93,29 @@ def test_a_model_comes_back_from_its_export(format_, model, pixels, tmp_path):
     before, after = (jax.jit(lambda images, one=one: one(images))(pixels) for one in (model, loaded))
     for head, logits in after.items():
         np.testing.assert_array_equal(logits, before[head])
+
+
+@pytest.mark.slow
+def test_streams_are_trained_beside_it_and_evaluated_wherever_the_workdir_lies(tiny, tiny_config, tmp_path):
+    """On four devices; the workdir has a copy of the trunk, without which it says what is gone."""
+    trunk = Path(shutil.copytree(TINY, tmp_path / "trunk"))
+    config = tiny_config(
+        backbone={"weights": str(trunk)}, data={"image_size": 64}, evaluation={"max_images": 8, "methods": ("gradcam",)}
+    )
+    train(config, tmp_path / "workdir")
+    shutil.rmtree(trunk)
+    moved = (tmp_path / "workdir").rename(tmp_path / "moved")
+    saved = open_config(moved / "config.json")
+    assert saved.backbone.name == "Tiny"
+    summary = evaluate(saved, moved)
+    assert set(summary["heads"]) == {"gap", "ca"}
+    assert summary["trunk_fingerprint"] == fingerprint(tiny)
+    saved.data.image_size = 32
+    with pytest.raises(ValueError, match=r"set config\.data\.image_size=64"):
+        open_model(config_in_place(saved, Workdir.at(moved)))
+    (moved / "weights" / "trunk" / "arrays.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match="is not what it was when the training started"):
+        config_in_place(saved, Workdir.at(moved))
 
 
 def test_a_backbone_of_our_own_comes_back_from_its_folder(tmp_path):
