@@ -206,7 +206,8 @@ def test_convert_leaves_an_exported_model_alone(small_model, tmp_path, resnet8_w
     castream.load_pretrained(tmp_path / "export")
 
 
-NAMES = [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS]
+# `import` is a word of Python's: its module is `import_network`.
+NAMES = [module.__name__.rsplit(".", 1)[-1].removesuffix("_network") for module in COMMANDS]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in NAMES)])
@@ -217,7 +218,7 @@ def test_every_command_explains_itself(command: list[str], capsys):
 
 
 def test_every_module_of_commands_is_a_command():
-    modules = {path.stem for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
+    modules = {path.stem.removesuffix("_network") for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
     assert modules - {"__init__", "start", "completion", "mistakes", "result_console"} == set(NAMES)
 
 

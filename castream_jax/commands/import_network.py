@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_positive(arguments, "num_classes", "image_size")
     from castream_jax.backbones import fingerprint, save_backbone
     from castream_jax.importing.import_torch import import_torch
-    from castream_jax.importing.source import open_source
+    from castream_jax.importing.named_network import open_network
 
     try:
-        module = open_source(arguments.source, arguments.weights, arguments.num_classes)
+        module = open_network(arguments.source, arguments.weights, arguments.num_classes)
         backbone = import_torch(
             module,
             image_size=arguments.image_size,

@@ -39,6 +39,7 @@ def open_backbone(config: Config) -> Backbone:
         )
     if weights and is_imported(weights):
         _check_imported(config)
+        name = "imported"
     if weights:
         with _fields_of("config.backbone"):
             try:

@@ -20,7 +20,7 @@ from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing, write_json
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
-from castream_jax.weights.files import TRUNK_FILE
+from castream_jax.weights.files import TRUNK_FILE, imported_name
 
 _DATA, _WEIGHTS, _IMAGES = "data.path", "backbone.weights", "data"
 
@@ -110,6 +110,7 @@ def with_absolute_paths(config: Config) -> Config:
     there.data.path = absolute(config.data.path)
     if weight_file(config) is not None:
         there.backbone.weights = absolute(config.backbone.weights)
+        there.backbone.name = imported_name(config.backbone.weights) or config.backbone.name
     return there
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from castream_jax.backbones.imported import Boundary as SavedBoundary
 from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
+from castream_jax.importing.agreement import check_against_torch
 from castream_jax.importing.boundaries import find_boundaries
 from castream_jax.importing.capture import capture
-from castream_jax.importing.parity import check_against_torch
 from castream_jax.importing.network import Network
-from castream_jax.importing.trunk_programs import Functions, export_programs
 from castream_jax.importing.timm_networks import describe_timm, is_timm
+from castream_jax.importing.trunk_programs import Functions, export_programs
 
 _PACKAGES = ("torch", "torchax", "timm", "jax")
 

@@ -1,8 +1,9 @@
 """What timm's networks say of themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.importing.network import Network
 
 
@@ -86,8 +87,15 @@ def describe_timm(
         prefix_tokens=prefix,
         grid=_grid(embed, prefix),
         target=target,
-        class_names=tuple(class_names or config.get("label_names") or ()),
+        class_names=tuple(class_names or config.get("label_names") or _imagenet_names(module, config)),
     )
+
+
+def _imagenet_names(module: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of ImageNet's classes where the published weights are of these: `resnet50.a1_in1k`."""
+    names = tuple(imagenet_classes().values())
+    is_imagenet = str(config.get("tag") or "").endswith("in1k") and getattr(module, "num_classes", 0) == len(names)
+    return names if is_imagenet else ()
 
 
 def _taps(module: Any, name: str) -> tuple[str, ...]:

@@ -200,7 +200,10 @@ def test_a_closed_stdin_is_an_empty_list(export, monkeypatch, capsys):
         (["--model", "absent/export"], "There is no folder absent/export: give an export, a workdir, or the name"),
         (["--model", "resnet51"], "Unknown backbone 'resnet51': did you mean resnet5"),
         (["--model", "cifar_resnet8"], "No weights of cifar_resnet8 are published: give a file with --weights."),
-        (["--model", "tests"], "tests is neither an export (it has no model.json) nor a workdir (no config.json)."),
+        (
+            ["--model", "tests"],
+            "tests is neither an export (it has no model.json) nor an imported trunk (no trunk.json) nor a workdir (no",
+        ),
         (["--image-size", "3"], "cifar_resnet8 needs images of at least"),
         (["--image-size", "0"], "--image-size must be positive, got 0."),
         (["--image-size", "100000"], "--image-size must be at most 8192, got 100000."),

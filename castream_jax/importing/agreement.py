@@ -32,6 +32,12 @@ def check_against_torch(
         for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
             shown = network.last if boundary.mark == "last" else boundary.mark
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
+        if network.target is not None:
+            assert vector is not None
+            complete: Any = functions.complete
+            completed = jax.jit(lambda w, x: complete(w, *reversed(functions.target(w, x)[2:])))(weights, x)
+            _note(deviations, f"{network.last} after its last block, {kind}", completed[0], np.asarray(maps[-1]))
+            _note(deviations, f"class token after the last block, {kind}", completed[1], np.asarray(vector))
         vector = maps[-1].mean((1, 2)) if vector is None else vector
         _note(deviations, f"logits, {kind}", _logits(network, functions, weights, vector, logits), logits)
     worst = max(deviations, key=lambda name: deviations[name])

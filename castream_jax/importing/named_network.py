@@ -16,7 +16,7 @@ from castream_jax.weights.names import check_names
 _FORMS = "timm:NAME, FILE.py:FACTORY or package.module:FACTORY"
 
 
-def open_source(source: str, weights: str | os.PathLike[str] = "", num_classes: int | None = None) -> Any:
+def open_network(source: str, weights: str | os.PathLike[str] = "", num_classes: int | None = None) -> Any:
     """The `torch.nn.Module` of `source`.
 
     Args:
