@@ -23,6 +23,7 @@ def check_against_torch(
         ValueError: if one exceeds the tolerance, or the logits are not those of the pooled vector.
     """
     deviations: dict[str, float] = {}
+    complete: Any = functions.complete
     for kind, pixels in _images(network.image_size).items():
         x = ((pixels - np.asarray(network.mean)) / np.asarray(network.std)).astype(np.float32)
         logits, marked = _of_torch(network, functions, x)
@@ -34,7 +35,6 @@ def check_against_torch(
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
         if network.target is not None:
             assert vector is not None
-            complete: Any = functions.complete
             completed = jax.jit(lambda w, x: complete(w, *reversed(functions.target(w, x)[2:])))(weights, x)
             _note(deviations, f"{network.last} after its last block, {kind}", completed[0], np.asarray(maps[-1]))
             _note(deviations, f"class token after the last block, {kind}", completed[1], np.asarray(vector))

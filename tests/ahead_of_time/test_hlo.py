@@ -57,4 +57,6 @@ def test_a_sum_over_devices_is_found_in_a_program_of_today():
 
 def test_the_largest_arrays_of_a_lowered_program_are_found():
     lowered = jax.jit(lambda x: (x[:, None] * x[None], x.astype(jnp.int8))).lower(jnp.ones(300))
-    assert largest_tensors(lowered.as_text(), 2) == ["300x300xf32", "1x300xf32"]
+    largest, next_to_it = largest_tensors(lowered.as_text(), 2)
+    assert largest == "300x300xf32"
+    assert next_to_it in ("1x300xf32", "300x1xf32")
