@@ -57,7 +57,7 @@ def row(name: str, size: int | None) -> str:
 def randomised(name: str, size: int | None):
     """The network, in inference mode."""
     timm = open_timm()
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     module = timm.create_model(name, pretrained=False).eval()
@@ -73,7 +73,7 @@ def randomised(name: str, size: int | None):
 
 def by_torch(module, backbone: castream.Backbone, pixels: np.ndarray) -> np.ndarray:
     """PyTorch's logits."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     x = (pixels - np.array(backbone.mean, np.float32)) / np.array(backbone.std, np.float32)
     with torch.no_grad():

@@ -9,7 +9,7 @@ convolution, a residual sum, and a LayerNorm between pooling and classifier.
 from pathlib import Path
 
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 
 SIZE, CLASSES = 64, 10
 FOLDER = Path(__file__).parent / "tiny"

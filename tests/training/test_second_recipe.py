@@ -39,7 +39,7 @@ def of_torchvision(transform, torch, monkeypatch, share: float, centre: tuple[in
 
 
 def test_mixup_is_torchvisions(torch, torchvision, monkeypatch):
-    from torchvision.transforms import v2
+    from torchvision.transforms import v2  # pyright: ignore[reportMissingImports]
 
     images, targets = of_torchvision(v2.MixUp(alpha=0.2, num_classes=3), torch, monkeypatch, 0.7)
     np.testing.assert_allclose(blend(jnp.asarray(PIXELS), jnp.float32(0.7)), images, rtol=0, atol=1e-6)
@@ -49,7 +49,7 @@ def test_mixup_is_torchvisions(torch, torchvision, monkeypatch):
 
 @pytest.mark.parametrize(("share", "column", "row"), [(0.4, 5, 6), (0.1, 9, 0), (0.96, 0, 11)])
 def test_cutmix_is_torchvisions(torch, torchvision, monkeypatch, share: float, column: int, row: int):
-    from torchvision.transforms import v2
+    from torchvision.transforms import v2  # pyright: ignore[reportMissingImports]
 
     images, targets = of_torchvision(
         v2.CutMix(alpha=1.0, num_classes=3), torch, monkeypatch, share, centre=(column, row)
