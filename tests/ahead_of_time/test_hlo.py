@@ -59,4 +59,4 @@ def test_the_largest_arrays_of_a_lowered_program_are_found():
     lowered = jax.jit(lambda x: (x[:, None] * x[None], x.astype(jnp.int8))).lower(jnp.ones(300))
     largest, next_to_it = largest_tensors(lowered.as_text(), 2)
     assert largest == "300x300xf32"
-    assert next_to_it in ("1x300xf32", "300x1xf32")
+    assert next_to_it in ("1x300xf32", "300x1xf32", "300xf32")  # of equals, any

@@ -264,7 +264,7 @@ def test_variances_below_zero_are_refused(backbone):
 def test_what_is_no_file_is_told_in_a_sentence(backbone, tmp_path):
     for weights, sentence in (
         ("https://download.pytorch.org/models/w.pth", "is an address, and weights are read from files: download it"),
-        (None, "weights must be a path or a name, got NoneType"),
+        (None, r"a backbone that is given by its name needs weights, load_backbone\(name, weights\)"),
         (torch_state_dict(backbone), "got dict: load_torch_state_dict takes tensors"),
     ):
         with pytest.raises(ValueError, match=sentence):
