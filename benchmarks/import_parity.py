@@ -3,8 +3,8 @@
 python benchmarks/import_parity.py [NAME[@PIXELS] …]      needs the extra castream_jax[torch]
 
 Each is saved, loaded again, and given a batch of three noise images; deviations are shares of the spread (largest minus
-smallest value), of the logits and of the worst map. BatchNorm's statistics and LayerNorm's scales are drawn, too: as
-made, they are the identity.
+smallest value), of the logits and of the worst map. BatchNorm's statistics are drawn, and noise is added to parameters
+that are all one number as made: scales, biases, layer scales, and classifiers of zeros would hide what goes before.
 """
 
 import sys
@@ -61,13 +61,15 @@ def randomised(name: str, size: int | None):
 
     torch.manual_seed(0)
     module = timm.create_model(name, pretrained=False).eval()
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_mean.normal_(0, 0.1)  # pyright: ignore[reportOptionalMemberAccess]
-            part.running_var.uniform_(0.5, 1.5)  # pyright: ignore[reportOptionalMemberAccess]
-        if isinstance(part, torch.nn.BatchNorm2d | torch.nn.LayerNorm) and part.weight is not None:
-            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
-            torch.nn.init.normal_(part.bias, 0, 0.1)
+    for tensor, buffer in module.named_buffers():
+        if tensor.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        if tensor.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.numel() > 1 and parameter.min() == parameter.max():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return module
 
 
