@@ -42,7 +42,7 @@ def main() -> None:
 def prepared(name: str, batch: int) -> dict[str, Callable[[], object]]:
     """What is timed, each as a function that waits for its result."""
     timm = open_timm()
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     module = timm.create_model(name, pretrained=False).eval()
     imported = castream.import_torch(module)
@@ -53,7 +53,7 @@ def prepared(name: str, batch: int) -> dict[str, Callable[[], object]]:
     if name in castream.backbone_names():
         from flax import nnx
 
-        backbones["ours"] = castream.create_backbone(name, rngs=nnx.Rngs(0))
+        backbones["ours"] = castream.create_backbone(name, rngs=nnx.Rngs(0))  # pyright: ignore[reportArgumentType]
 
     def of_jax(backbone: castream.Backbone) -> Callable[[], object]:
         from flax import nnx
