@@ -51,7 +51,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
         if workdir.config.is_file():
             return _trained_model(workdir)
         raise ValueError(
-            f"{source} is neither an export (it has no model.json) nor a workdir (no {workdir.config.name})."
+            f"{source} is neither an export (it has no model.json) nor an imported trunk (no trunk.json) nor "
+            f"a workdir (no {workdir.config.name})."
         )
     if folder.suffix or len(folder.parts) > 1:
         raise FileNotFoundError(f"There is no folder {source}: give an export, a workdir, or the name of a backbone.")
