@@ -12,6 +12,7 @@ from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
 from castream_jax.importing.agreement import check_against_torch
 from castream_jax.importing.boundaries import find_boundaries
 from castream_jax.importing.capture import capture
+from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.network import Network
 from castream_jax.importing.programs import Functions, export_programs
 from castream_jax.importing.timm_networks import describe_timm, is_timm
@@ -40,7 +41,8 @@ def import_torch(
         image_size: side of the images, in pixels; a network of timm knows its own, and mean and std.
         mean, std: per-channel normalisation of pixels in [0, 1].
         taps: sub-modules whose outputs are S0, S1, …, by their names in the order of the computation. The last one must
-            be what is averaged before the classifier, unless the network is one of timm, which knows.
+            be what is averaged before the classifier, unless the network is one of timm, which knows. By default, of
+            each resolution the last map.
         classifier: sub-module that is given the average of the last tap, or None where this need not be said: then the
             network after the last tap is the classifier.
         class_names: name of class k at position k.
@@ -81,6 +83,7 @@ def convert(network: Network) -> ImportedBackbone:
         has_vector=functions.has_vector,
         resize=network.resize,
         class_names=network.class_names,
+        classifier=functions.classifier_matrices(weights, num_classes),
         checked=tuple(sorted(checked.items())),
         made_with=tuple((package, importlib.metadata.version(package)) for package in _PACKAGES if _installed(package)),
     )
@@ -103,27 +106,30 @@ def _describe(
         raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
+    others = [
+        name
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point() and (tensor.dtype != torch.float32 or tensor.device.type != "cpu")
+    ]
+    if others:
+        raise ValueError(f"{others[0]} of the network is not float32 on the CPU: import module.float().cpu().")
     if is_timm(module):
         return describe_timm(module, image_size=image_size, mean=mean, std=std, taps=taps, class_names=class_names)
     name = name or type(module).__name__
-    missing = [
-        field
-        for field, value in (("image_size", image_size), ("mean", mean), ("std", std), ("taps", taps))
-        if value is None or (field == "taps" and not value)
-    ]
+    missing = [field for field, value in (("image_size", image_size), ("mean", mean), ("std", std)) if value is None]
     modules = dict(module.named_modules())
     if missing:
-        children = [child for child, _ in module.named_children()]
-        raise ValueError(
-            f"{name} does not describe itself: give {', '.join(missing)}; its sub-modules are {', '.join(children)}."
-        )
+        raise ValueError(f"{name} does not describe itself: give {', '.join(missing)}.")
     unknown = [tap for tap in (*(taps or ()), *([classifier] if classifier else [])) if tap not in modules]
     if unknown:
         raise ValueError(f"{name} has no sub-module {unknown[0]!r}: taps and classifier are names of named_modules().")
     assert image_size is not None
     assert mean is not None
     assert std is not None
-    assert taps is not None
+    with _Inference(module):
+        taps = tuple(taps or found_taps(module, image_size))
+    if not taps:
+        raise ValueError(f"{name} has no sub-module that gives a map [B, d, h, w]: name its taps.")
     return Network(
         name,
         module,
