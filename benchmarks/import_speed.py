@@ -49,7 +49,7 @@ def prepared(name: str, batch: int) -> dict[str, Callable[[], object]]:
     size = imported.trunk.image_size
     pixels = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
     images = torch.from_numpy(np.asarray(imported.normalise(pixels)).transpose(0, 3, 1, 2).copy())
-    backbones = {"imported": imported}
+    backbones: dict[str, castream.Backbone] = {"imported": imported}
     if name in castream.backbone_names():
         from flax import nnx
 

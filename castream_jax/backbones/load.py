@@ -84,7 +84,7 @@ def torch_state_dict(backbone: Backbone) -> dict[str, np.ndarray]:
 def _check_own(backbone: Backbone) -> None:
     if isinstance(backbone, ImportedBackbone):
         raise ValueError(
-            f"{backbone.name} is an imported trunk, without torchvision's names for its weights: save_backbone writes it."
+            f"{backbone.name} is an imported trunk, whose weights have no names of torchvision's: use save_backbone."
         )
 
 

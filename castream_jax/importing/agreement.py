@@ -53,7 +53,8 @@ def _compared(
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
         if network.target is not None:
             assert vector is not None
-            completed = jax.jit(lambda w, x: functions.complete(w, *reversed(functions.target(w, x)[2:])))(weights, x)
+            _, _, features, context = jax.jit(lambda w, x: functions.target(w, x))(weights, x)
+            completed = jax.jit(lambda w, *rest: functions.complete(w, *rest))(weights, context, features)
             _note(deviations, f"{network.last} after its last block, {kind}", completed[0], np.asarray(maps[-1]))
             _note(deviations, f"class token after the last block, {kind}", completed[1], np.asarray(vector))
         vector = maps[-1].mean((1, 2)) if vector is None else vector
