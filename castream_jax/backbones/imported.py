@@ -79,6 +79,7 @@ class Trunk:
         has_vector: whether it pools otherwise than by the mean over positions.
         resize: how images get their size, see `castream_jax.ImageSpec`.
         class_names: name of class k at position k; empty where they are not known.
+        classifier: names of the matrices that logits are made by.
         checked: largest deviations from the network that it was, as shares of the spread, by what was compared.
         made_with: versions of the packages that imported it.
     """
@@ -93,6 +94,7 @@ class Trunk:
     has_vector: bool = False
     resize: str = "squash"
     class_names: tuple[str, ...] = ()
+    classifier: tuple[str, ...] = ()
     checked: tuple[tuple[str, float], ...] = ()
     made_with: tuple[tuple[str, str], ...] = ()
 
@@ -155,6 +157,14 @@ class ImportedBackbone(Backbone):
     def arrays(self) -> dict[str, Array]:
         """Name -> array."""
         return {name: variable[...] for name, variable in self.weights.items()}
+
+    def randomise_classifier(self, seed: int) -> None:
+        """Draws the matrices that make the logits anew, each entry with variance 1 / inputs; for sanity checks."""
+        for key, name in enumerate(self.trunk.classifier):
+            old = self.weights[name][...]
+            scale = (self.num_classes / old.size) ** 0.5
+            new = jax.random.normal(jax.random.fold_in(jax.random.key(seed), key), old.shape)
+            self.weights[name].set_value(new * scale)
 
     def stages(self, pixels: Pixels, offsets: Mapping[int, Float[Array, "b _hl _wl _dl"]] | None = None) -> Features:
         x = self._checked_input(pixels)

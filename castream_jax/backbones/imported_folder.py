@@ -111,7 +111,7 @@ def read_trunk(folder: Path) -> tuple[Trunk, Mapping[str, jax.ShapeDtypeStruct]]
         programs = tuple((name, _read_program(folder, name, digest)) for name, digest in values["programs"].items())
         fields: dict[str, Any] = (
             values
-            | {name: tuple(values[name]) for name in ("mean", "std", "class_names")}
+            | {name: tuple(values[name]) for name in ("mean", "std", "class_names", "classifier")}
             | {name: tuple(sorted(values[name].items())) for name in ("checked", "made_with")}
             | {"boundaries": tuple(Boundary(**one) for one in values["boundaries"]), "programs": programs}
         )

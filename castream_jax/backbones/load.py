@@ -61,6 +61,7 @@ def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"A state_dict is {{name: array}}, got {type(state_dict).__name__}.")
+    _check_own(backbone)
     variables = dict(torch_variables(backbone))
     given = _own_names(backbone, state_dict)
     arrays = {name: np.asarray(given[name]) for name in variables if name in given}
@@ -71,8 +72,20 @@ def load_torch_state_dict(backbone: Backbone, state_dict: StateDict) -> None:
 
 
 def torch_state_dict(backbone: Backbone) -> dict[str, np.ndarray]:
-    """The inverse of `load_torch_state_dict`: `{torchvision name: array}` in torch layouts."""
+    """The inverse of `load_torch_state_dict`: `{torchvision name: array}` in torch layouts.
+
+    Raises:
+        ValueError: for an imported trunk, whose arrays are laid out as its programs take them.
+    """
+    _check_own(backbone)
     return {name: to_torch_layout(np.asarray(variable[...])) for name, variable in torch_variables(backbone)}
+
+
+def _check_own(backbone: Backbone) -> None:
+    if isinstance(backbone, ImportedBackbone):
+        raise ValueError(
+            f"{backbone.name} is an imported trunk, whose weights have no names of torchvision's: use save_backbone."
+        )
 
 
 def load_backbone(

@@ -1,6 +1,7 @@
 """What was imported beside the network that it was."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 from typing import Any
 
 import jax
@@ -19,23 +20,42 @@ def check_against_torch(
 ) -> dict[str, float]:
     """Largest deviations of logits and of each map, as shares of their spread.
 
+    A network that gives the same logits for all images, as one whose classifier is still zeros, would agree whatever
+    its maps are: it is compared once more with noise in the parameters that are all one number.
+
     Raises:
         ValueError: if one exceeds the tolerance, or the logits are not those of the pooled vector.
     """
+    deviations, varied = _compared(network, functions, weights, num_classes)
+    if not varied:
+        with _noise_in_constants(network, functions, weights) as others:
+            _, varied = _compared(network, functions, others, num_classes)
+    if not varied:
+        raise ValueError(f"{network.name} gives the same logits for all images: look at its weights.")
+    return deviations
+
+
+def _compared(
+    network: Network, functions: Functions, weights: Mapping[str, np.ndarray], num_classes: int
+) -> tuple[dict[str, float], bool]:
+    """The deviations, and whether the logits depend on the images."""
     deviations: dict[str, float] = {}
     complete: Any = functions.complete
+    varied = False
     for kind, pixels in _images(network.image_size).items():
         x = ((pixels - np.asarray(network.mean)) / np.asarray(network.std)).astype(np.float32)
         logits, marked = _of_torch(network, functions, x)
         if logits.shape != (_IMAGES, num_classes) or not np.isfinite(logits).all():
             raise ValueError(f"{network.name} gives logits that are not finite: look at its weights.")
+        varied = varied or bool(np.ptp(logits, axis=0).max() > 1e-5 * np.ptp(logits))
         maps, vector = jax.jit(lambda w, x: functions.stages(w, x, ()))(weights, x)
         for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
             shown = network.last if boundary.mark == "last" else boundary.mark
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
         if network.target is not None:
             assert vector is not None
-            completed = jax.jit(lambda w, x: complete(w, *reversed(functions.target(w, x)[2:])))(weights, x)
+            _, _, features, context = jax.jit(lambda w, x: functions.target(w, x))(weights, x)
+            completed = jax.jit(lambda w, *rest: complete(w, *rest))(weights, context, features)
             _note(deviations, f"{network.last} after its last block, {kind}", completed[0], np.asarray(maps[-1]))
             _note(deviations, f"class token after the last block, {kind}", completed[1], np.asarray(vector))
         vector = maps[-1].mean((1, 2)) if vector is None else vector
@@ -46,7 +66,30 @@ def check_against_torch(
             f"{network.name} after its import differs from PyTorch by {deviations[worst]:.1e} of the spread in {worst} "
             f"(at most {TOLERANCE:.0e} may be): it uses an operation that is converted otherwise; report it."
         )
-    return deviations
+    return deviations, varied
+
+
+@contextlib.contextmanager
+def _noise_in_constants(
+    network: Network, functions: Functions, weights: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The weights with noise in those that are all one number; so has the network itself, for as long."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    rng, others, before = np.random.default_rng(0), dict(weights), {}
+    with torch.no_grad():
+        for name, parameter in network.module.named_parameters():
+            if parameter.numel() > 1 and parameter.min() == parameter.max():
+                noisy = parameter.numpy() + rng.normal(0, 0.1, parameter.shape).astype(np.float32)
+                before[parameter] = parameter.clone()
+                parameter.copy_(torch.from_numpy(noisy))
+                if name in others:
+                    others[name] = noisy.transpose(2, 3, 1, 0) if name in functions.graph.kernels else noisy
+        try:
+            yield others
+        finally:
+            for parameter, value in before.items():
+                parameter.copy_(value)
 
 
 def _logits(

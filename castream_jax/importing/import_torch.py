@@ -1,6 +1,7 @@
 """`castream.import_torch`: a classifier of PyTorch as a frozen trunk."""
 
 from collections.abc import Sequence
+import dataclasses
 import importlib.metadata
 from typing import Any
 
@@ -12,6 +13,7 @@ from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
 from castream_jax.importing.agreement import check_against_torch
 from castream_jax.importing.boundaries import find_boundaries
 from castream_jax.importing.capture import capture
+from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.network import Network
 from castream_jax.importing.timm_networks import describe_timm, is_timm
 from castream_jax.importing.trunk_programs import Functions, export_programs
@@ -40,7 +42,8 @@ def import_torch(
         image_size: side of the images, in pixels; a network of timm knows its own, and mean and std.
         mean, std: per-channel normalisation of pixels in [0, 1].
         taps: sub-modules whose outputs are S0, S1, …, by their names in the order of the computation. The last one must
-            be what is averaged before the classifier, unless the network is one of timm, which knows.
+            be what is averaged before the classifier, unless the network is one of timm, which knows. By default, of
+            each resolution the last map.
         classifier: sub-module that is given the average of the last tap, or None where this need not be said: then the
             network after the last tap is the classifier.
         class_names: name of class k at position k.
@@ -50,7 +53,15 @@ def import_torch(
         ImportError: if PyTorch or torchax is not installed.
         ValueError: if the module is no classifier of images with maps, cannot be exported, or differs after all.
     """
-    network = _describe(module, image_size, mean, std, taps, classifier, class_names, name)
+    _check_module(module)
+    if is_timm(module):
+        if classifier is not None:
+            raise ValueError("classifier is of networks that do not describe themselves: timm's know theirs.")
+        network = describe_timm(module, image_size, taps)
+    else:
+        network = _describe(module, image_size, mean, std, taps, classifier)
+    given = {"name": name, "mean": mean, "std": std, "class_names": tuple(class_names) or None}
+    network = dataclasses.replace(network, **{field: value for field, value in given.items() if value is not None})
     with _Inference(network.module):
         return convert(network)
 
@@ -59,6 +70,8 @@ def convert(network: Network) -> ImportedBackbone:
     """The trunk of a network that is in inference mode. Errors as of `import_torch`."""
     graph = capture(network)
     boundaries, num_classes = find_boundaries(network, graph)
+    if network.class_names and len(network.class_names) != num_classes:
+        raise ValueError(f"{network.name} has {num_classes} classes, and class_names {len(network.class_names)} names.")
     functions = Functions(network, graph, boundaries)
     weights = {
         name: np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if name in graph.kernels else value
@@ -71,8 +84,8 @@ def convert(network: Network) -> ImportedBackbone:
         name=network.name,
         num_classes=num_classes,
         image_size=network.image_size,
-        mean=tuple(map(float, network.mean)),
-        std=tuple(map(float, network.std)),
+        mean=tuple(network.mean),
+        std=tuple(network.std),
         boundaries=tuple(
             SavedBoundary(_shown(boundary.mark, network), boundary.height, boundary.width, boundary.dim)
             for boundary in boundaries
@@ -81,10 +94,27 @@ def convert(network: Network) -> ImportedBackbone:
         has_vector=functions.has_vector,
         resize=network.resize,
         class_names=network.class_names,
+        classifier=functions.classifier_matrices(weights, num_classes),
         checked=tuple(sorted(checked.items())),
-        made_with=tuple((package, importlib.metadata.version(package)) for package in _PACKAGES if _installed(package)),
+        made_with=_versions(),
     )
     return ImportedBackbone(trunk, jax.device_put(weights))
+
+
+def _check_module(module: Any) -> None:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
+    others = [
+        name
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point() and (tensor.dtype != torch.float32 or tensor.device.type != "cpu")
+    ]
+    if others:
+        raise ValueError(f"{others[0]} of the network is not float32 on the CPU: import module.float().cpu().")
 
 
 def _describe(
@@ -94,47 +124,22 @@ def _describe(
     std: Sequence[float] | None,
     taps: Sequence[str] | None,
     classifier: str | None,
-    class_names: Sequence[str],
-    name: str | None,
 ) -> Network:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
-    if is_timm(module):
-        return describe_timm(module, image_size=image_size, mean=mean, std=std, taps=taps, class_names=class_names)
-    name = name or type(module).__name__
-    missing = [
-        field
-        for field, value in (("image_size", image_size), ("mean", mean), ("std", std), ("taps", taps))
-        if value is None or (field == "taps" and not value)
-    ]
+    """A network that does not describe itself."""
+    name = type(module).__name__
+    if image_size is None or mean is None or std is None:
+        fields = (("image_size", image_size), ("mean", mean), ("std", std))
+        missing = [field for field, value in fields if value is None]
+        raise ValueError(f"{name} does not describe itself: give {', '.join(missing)}.")
     modules = dict(module.named_modules())
-    if missing:
-        children = [child for child, _ in module.named_children()]
-        raise ValueError(
-            f"{name} does not describe itself: give {', '.join(missing)}; its sub-modules are {', '.join(children)}."
-        )
     unknown = [tap for tap in (*(taps or ()), *([classifier] if classifier else [])) if tap not in modules]
     if unknown:
         raise ValueError(f"{name} has no sub-module {unknown[0]!r}: taps and classifier are names of named_modules().")
-    assert image_size is not None
-    assert mean is not None
-    assert std is not None
-    assert taps is not None
-    return Network(
-        name,
-        module,
-        image_size,
-        tuple(mean),
-        tuple(std),
-        tuple(taps),
-        taps[-1],
-        classifier=classifier,
-        class_names=tuple(class_names),
-    )
+    with _Inference(module):
+        taps = tuple(taps or found_taps(module, image_size))
+    if not taps:
+        raise ValueError(f"{name} has no sub-module that gives a map [B, d, h, w]: name its taps.")
+    return Network(name, module, image_size, tuple(mean), tuple(std), taps, taps[-1], classifier=classifier)
 
 
 class _Inference:
@@ -156,9 +161,7 @@ def _shown(mark: str, network: Network) -> str:
     return network.last if mark == "last" else mark
 
 
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Of the packages that took part."""
+    found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
+    return tuple((package, found[package]) for package in _PACKAGES if package in found)

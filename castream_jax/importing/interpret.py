@@ -1,6 +1,6 @@
 """Evaluates parts of a captured graph with JAX arrays: only what the wanted values need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from castream_jax.importing.capture import Graph, is_mark
@@ -22,7 +22,7 @@ def evaluate(
     from torch.fx.node import map_arg  # pyright: ignore[reportMissingImports]
 
     values = {**given, **dict.fromkeys(graph.sizes, images)}
-    for node in _needed(graph, wanted, values):
+    for node in needed_nodes(graph, wanted, values):
         arguments, options = map_arg((node.args, node.kwargs), values.__getitem__)
         if is_mark(node):
             values[node] = _moved(arguments[0], add[node]) if node in add else arguments[0]
@@ -37,7 +37,7 @@ def _moved(value: Any, offset: Any) -> Any:
     return to_torch(value) + to_torch(offset)
 
 
-def _needed(graph: Graph, wanted: Sequence[Any], given: Mapping[Any, Any]) -> list[Any]:
+def needed_nodes(graph: Graph, wanted: Sequence[Any], given: Container[Any]) -> list[Any]:
     """The nodes that are to be computed, in order."""
     needed, waiting = set(), list(wanted)
     while waiting:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import math
 from typing import Any, Literal
 
 Layout = Literal["nchw", "nhwc", "tokens"]
@@ -45,3 +46,13 @@ class Network:
     target: tuple[str, str] | None = None
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.image_size < 1:
+            raise ValueError(f"image_size must be positive, got {self.image_size}.")
+        for name in ("mean", "std"):
+            values = tuple(map(float, getattr(self, name)))
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                above = ", above zero" if name == "std" else ""
+                raise ValueError(f"{name} must be three numbers{above}, of red, green and blue, got {values}.")
+            object.__setattr__(self, name, values)

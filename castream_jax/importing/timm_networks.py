@@ -35,16 +35,8 @@ def is_timm(module: Any) -> bool:
     return type(module).__module__.startswith("timm.") and hasattr(module, "pretrained_cfg")
 
 
-def describe_timm(
-    module: Any,
-    *,
-    image_size: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    taps: Sequence[str] | None,
-    class_names: Sequence[str],
-) -> Network:
-    """A network of timm; arguments that are None are as timm says.
+def describe_timm(module: Any, image_size: int | None, taps: Sequence[str] | None) -> Network:
+    """A network of timm; image size and taps are as timm says where they are None.
 
     Raises:
         ValueError: if it has no feature maps that timm knows of, or takes images of another size alone.
@@ -64,6 +56,7 @@ def describe_timm(
                 f"with img_size={size}."
             )
         size = own_size[0]
+    grid = getattr(embed, "grid_size", None)
     for part in module.modules():
         if hasattr(part, "fused_attn"):
             part.fused_attn = False  # the same numbers; the fused form is decomposed into more operations
@@ -79,15 +72,15 @@ def describe_timm(
         name=name,
         module=module,
         image_size=size,
-        mean=tuple(config["mean"] if mean is None else mean),
-        std=tuple(config["std"] if std is None else std),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
         taps=tuple(taps) if taps is not None else _taps(module, name),
         last="forward_features",
         pooled=pooled,
         prefix_tokens=prefix,
-        grid=_grid(embed, prefix),
+        grid=None if grid is None else tuple(grid),
         target=target,
-        class_names=tuple(class_names or config.get("label_names") or _imagenet_names(module, config)),
+        class_names=tuple(config.get("label_names") or _imagenet_names(module, config)),
     )
 
 
@@ -117,9 +110,3 @@ def _target(module: Any, name: str) -> tuple[str, str]:
         )
     last = f"blocks.{len(blocks) - 1}"
     return last, f"{last}.norm1"
-
-
-def _grid(embed: Any, prefix: int) -> tuple[int, int] | None:
-    del prefix
-    grid = getattr(embed, "grid_size", None)
-    return tuple(grid) if grid is not None else None

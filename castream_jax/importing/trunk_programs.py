@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from castream_jax.importing.capture import BLOCK, LAST, POOLED, TARGET, Graph
 from castream_jax.importing.channels_last import ChannelsLast, Kernel, to_last, to_torch
-from castream_jax.importing.interpret import evaluate
+from castream_jax.importing.interpret import evaluate, needed_nodes
 from castream_jax.importing.network import Layout, Network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -68,6 +68,15 @@ class Functions:
             given = {marks[LAST]: self._constant(representation, last)}
         weights_of = self._weights(weights, representation.dtype)
         return to_torch(evaluate(self.graph, [self.graph.output], weights_of | given, {}, representation.shape[0])[0])
+
+    def classifier_matrices(self, weights: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
+        """Names of the matrices after the pooling, those with an axis of classes if there are such."""
+        marks = self.graph.marks
+        start = marks.get(POOLED, marks[LAST])
+        needed = needed_nodes(self.graph, [self.graph.output], {start, *self.graph.sizes, *self.graph.weight_nodes})
+        read = {name for node in needed for name in map(self.graph.weight_nodes.get, node.all_input_nodes) if name}
+        matrices = sorted(name for name in read if weights[name].ndim > 1)
+        return tuple([name for name in matrices if num_classes in weights[name].shape] or matrices)
 
     def _constant(self, vector: Array, last: Boundary) -> Any:
         """A map that is the same everywhere: whatever averages it gives the vector."""

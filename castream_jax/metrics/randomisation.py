@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 
 from castream_jax.attribution.attribute import Maps, attribute
-from castream_jax.backbones import load_torch_state_dict, torch_state_dict
+from castream_jax.backbones import ImportedBackbone, load_torch_state_dict, torch_state_dict
 from castream_jax.backbones.backbone import AnyArray
 from castream_jax.backbones.load import fresh_classifier
 from castream_jax.model import Model
@@ -133,4 +133,7 @@ def _replace_block(stream: CrossAttentionStream, new: CrossAttentionStream, stag
 def _randomise_classifier(model: Model, seed: int) -> None:
     """Gives the backbone's last linear layer the parameters of a new one."""
     backbone = model.backbone
+    if isinstance(backbone, ImportedBackbone):
+        backbone.randomise_classifier(seed)
+        return
     load_torch_state_dict(backbone, torch_state_dict(backbone) | fresh_classifier(backbone, seed))

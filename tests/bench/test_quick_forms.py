@@ -1,6 +1,7 @@
 """Every benchmark in small: each program runs with each of its options, and prints what it says it prints."""
 
 from collections.abc import Mapping, Sequence
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -25,8 +26,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text())
 
 # Command lines, {inputs} being the folder of `inputs` and {out} an empty one; and what the printed JSON must hold: what
-# is given counts beside --quick, and the shapes are those asked for. evaluation.py prints Markdown, and the JSON to a
-# file. What PyTorch's sides add is there where PyTorch is installed.
+# is given counts beside --quick, and the shapes are those asked for. What PyTorch's sides add is there where PyTorch is
+# installed.
 COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
     ("bfloat16.py --quick --images 2", {"images": 2}),
     ("compilations.py --quick", {"compilations": {"load_backbone": 0, "stream": 1, "create_backbone": 1}}),
@@ -57,6 +58,10 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
         {"backbones": {"cifar_resnet8": {}, "cifar_resnet20": {}}, "batch": 3, "size": 24, "dtype": "bfloat16"},
     ),
     (
+        "imported_networks.py --quick --networks resnet10t@64 --batch 1 --rounds 1 --json {out}/report.json",
+        {"networks": {"resnet10t@64": {"image_size": 64, "pooled": "average", "maps": 5}}, "batch": 1},
+    ),
+    (
         "interruptions.py --quick --truncate --seed 1 --workdir {out} --config.train.checkpoint_every=6",
         {"signal": "KILL", "truncated": 1, "passed_over": 1, "same_bits": True, "same_logs": True},
     ),
@@ -84,6 +89,12 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
         {"backbone": "cifar_resnet8", "batch": 4, "size": 24, "dtype": "bfloat16"},
     ),
 ]
+
+# Programs that print Markdown, with some of it, and write their JSON to a file.
+MARKDOWN = {
+    "evaluation": "| part, alone | forward passes per image |",
+    "imported_networks": "| network | images | pooled | maps | logits |",
+}
 
 # Options of each program, with their default and their choices: what its parser has when it comes to reading the
 # command line.
@@ -148,12 +159,17 @@ def run(command: str) -> subprocess.CompletedProcess:
 def test_runs(command: str, expected: Mapping[str, Any], inputs, tmp_path: Path, request):
     if command.startswith(("bfloat16", "deviation")):
         request.getfixturevalue("shared")
+    if command.startswith("imported_networks"):
+        for package in ("torch", "torchax", "timm"):
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"{package} is not installed: nothing to import")
     done = run(command.format(inputs=inputs, out=tmp_path))
     assert done.returncode == 0, done.stderr
     text = done.stdout
-    if command.startswith("evaluation"):
-        assert "| part, alone | forward passes per image |" in text
-        text = (tmp_path / "report.json").read_text()
+    for program, heading in MARKDOWN.items():
+        if command.startswith(program):
+            assert heading in text
+            text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
     assert contains(report, expected)
     assert "missed" not in report

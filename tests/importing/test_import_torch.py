@@ -11,6 +11,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution.inputs import Inputs
+from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.named_network import open_network
 from castream_jax.importing.timm_networks import open_timm
 
@@ -52,8 +53,8 @@ def gradient_by_torch(torch, module, inputs, where: str, label: int, prefix: int
     [
         (
             "vit_tiny_patch16_224",
-            {"img_size": SIZE, "patch_size": 8, "depth": 3, "embed_dim": 48},
-            "blocks.2.norm1",
+            {"img_size": SIZE, "patch_size": 8, "depth": 2, "embed_dim": 48},
+            "blocks.1.norm1",
             None,
         ),
         ("resnet10t", {}, "layer2", 2),
@@ -108,10 +109,15 @@ def test_what_is_no_classifier_with_maps_is_refused(timm, torch):
     assert "is [B, 2], and no map" in refused(mean, taps=("conv", "fc"))
     assert "torch.export makes no graph" in refused(lambda self, x: mean(self, x) if x.sum() > 0 else mean(self, -x))
     assert "no sub-module 'layer9'" in refused(mean, taps=("layer9",))
-    assert "give taps" in refused(mean, taps=None)
+    assert "give mean" in refused(mean, mean=None)
     assert "not those of the mean" in refused(lambda self, x: mean(self, x) + x[:, :2].amax((2, 3)))
+    assert "mean must be three numbers, of red" in refused(mean, mean=(0.5,))
+    assert "std must be three numbers, above zero" in refused(mean, std=(0.5, 0.5, 0.0))
+    assert "has 2 classes, and class_names 3 names" in refused(mean, class_names=("a", "b", "c"))
     with pytest.raises(ValueError, match=r"takes images of 224 x 224 pixels alone, got image_size=192"):
         castream.import_torch(timm.create_model("vit_tiny_patch16_224", pretrained=False), image_size=192)
+    with pytest.raises(ValueError, match=r"classifier is of networks that do not describe themselves"):
+        castream.import_torch(timm.create_model("resnet10t", pretrained=False), classifier="fc")
     with pytest.raises(ValueError, match=r"takes a torch.nn.Module, got str"):
         castream.import_torch("resnet50")
 
@@ -127,7 +133,8 @@ def test_networks_are_named_as_on_the_command_line(timm, torch, tmp_path: Path):
         open_network(f"timm:{tmp_path / 'hub'}"),
     ):
         assert torch.equal(module.fc.weight, saved.fc.weight)
-    assert type(open_network(f"{Path(__file__).parent / 'make_tiny.py'}:tiny")).__name__ == "Tiny"
+    tiny = open_network(f"{Path(__file__).parent / 'make_tiny.py'}:tiny")
+    assert found_taps(tiny.eval(), 64) == ("stem", "out")  # the last map of 16 x 16, and of 8 x 8
     with pytest.raises(ValueError, match=r"not those of timm:resnet10t .*misshaped: fc.weight"):
         open_network("timm:resnet10t", tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"timm has no network 'resnet51'.* Did you mean"):

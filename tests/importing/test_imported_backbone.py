@@ -100,7 +100,9 @@ def test_streams_are_trained_beside_it_and_evaluated_wherever_the_workdir_lies(t
     """On four devices; the workdir has a copy of the trunk, without which it says what is gone."""
     trunk = Path(shutil.copytree(TINY, tmp_path / "trunk"))
     config = tiny_config(
-        backbone={"weights": str(trunk)}, data={"image_size": 64}, evaluation={"max_images": 8, "methods": ("gradcam",)}
+        backbone={"weights": str(trunk)},
+        data={"image_size": 64},
+        evaluation={"max_images": 8, "methods": ("gradcam",), "sanity_images": 4},
     )
     train(config, tmp_path / "workdir")
     shutil.rmtree(trunk)
