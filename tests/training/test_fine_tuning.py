@@ -120,7 +120,8 @@ def test_batch_norm_sees_one_part_of_a_batch_at_a_time():
 
     def loss(params, stats, pixels, labels):
         model = nnx.merge(parts.graphdef, params, stats)
-        log_probabilities = jax.nn.log_softmax(model(pixels.astype(jnp.float32) / 255)["gap"])
+        logits = model.logits(model.backbone.stages(pixels.astype(jnp.float32) / 255))["gap"]  # statistics of the batch
+        log_probabilities = jax.nn.log_softmax(logits)
         value = -jnp.take_along_axis(log_probabilities, labels[:, None], 1).mean()
         return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
