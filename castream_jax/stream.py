@@ -156,7 +156,7 @@ class CrossAttentionStream(nnx.Module):
             rngs: source of the initial parameters.
 
         Raises:
-            ValueError: for a start stage, block, number of heads or initialisation that does not fit.
+            ValueError: for a start stage, block, number of heads, initialisation or dropout that does not fit.
         """
         if not isinstance(stage_dims, Sequence):
             raise ValueError(f"stage_dims are numbers, backbone.stage_dims, got {type(stage_dims).__name__}.")
@@ -171,6 +171,8 @@ class CrossAttentionStream(nnx.Module):
             raise ValueError(f"init must be 'paper' or 'gap', got {init!r}.")
         if num_queries < 1:
             raise ValueError(f"num_queries must be 1 or the number of classes, got {num_queries}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be a probability, from 0 to below 1, got {dropout}.")
         self.start_stage = start_stage
         self.block = block
         self.num_queries = num_queries

@@ -142,6 +142,8 @@ def test_arguments_that_do_not_fit_are_refused(stages):
         build(block="self")
     with pytest.raises(ValueError, match="num_heads=8 must divide the channels"):
         build(num_heads=8)
+    with pytest.raises(ValueError, match="dropout must be a probability, from 0 to below 1, got 1"):
+        build(dropout=1.0)
     with pytest.raises(ValueError, match=r"reads stages of \[8, 12, 16\] channels from S0 on; the 2 given stages have"):
         build()(stages[1:])
     backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
