@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 import warnings
 
+from castream_jax.commands.named_lists import names, read_class_names
 from castream_jax.commands.start import add_import_option, check_positive, start, user_path
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--methods",
-        type=_list,
+        type=names,
         metavar="METHOD,…",
         help="attribution methods, such as gradcam,gradcam++,scorecam; by default attention,gradcam",
     )
-    command.add_argument("--head", type=_list, metavar="HEAD,…", help="heads to explain; by default all")
+    command.add_argument("--head", type=names, metavar="HEAD,…", help="heads to explain; by default all")
     command.add_argument(
         "--class",
         "--label",
@@ -214,39 +215,16 @@ def _open_model(arguments: argparse.Namespace) -> tuple["Model", "Protocol"]:
         size=spec.size if arguments.image_size is None else arguments.image_size,
         resize=arguments.resize or spec.resize,
         exif_orientation=arguments.exif_orientation or spec.exif_orientation,
-        class_names=_read_names(arguments.class_names, model.backbone.num_classes) or spec.class_names,
+        class_names=read_class_names(arguments.class_names, model.backbone.num_classes) or spec.class_names,
     )
     return model, protocol
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _read_names(path: str | None, num_classes: int) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    if not Path(path).is_file():
-        raise ValueError(f"There is no file {path} with the names of the classes.")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8, so that its names cannot be read: save it in that encoding.") from error
-    names = tuple(line.strip() for line in text.split("\n") if line.strip())
-    if len(names) != num_classes:
-        raise ValueError(f"{path} has {len(names)} names, and the model {num_classes} classes: one name per line.")
-    return names
-
-
 def _folder(name: str, taken: set[str]) -> str:
     """The image's name without its suffix, as long as a folder's name may be, numbered if another image has it."""
-    stem = Path(name).stem.encode()[:_LONGEST].decode(errors="ignore") or "image"
-    folder, number = stem, 1
-    while folder.lower() in taken:
-        number += 1
-        folder = f"{stem}-{number}"
-    taken.add(folder.lower())
-    return folder
+    from castream_jax.explanation.file_names import distinct
+
+    return distinct(Path(name).stem.encode()[:_LONGEST].decode(errors="ignore") or "image", taken)
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from castream_jax.commands.named_lists import names, read_class_names
 from castream_jax.commands.start import check_positive, user_path
 
 _EPILOG = """The folder is a backbone as any other:
@@ -39,10 +40,10 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--num-classes", type=int, metavar="N", help="of timm, if not those of the published weights")
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="side of the images; timm knows its own")
-    command.add_argument("--mean", type=_numbers, metavar="R,G,B", help="subtracted from pixels in [0, 1]; timm knows")
-    command.add_argument("--std", type=_numbers, metavar="R,G,B", help="pixels are divided by it; timm knows")
+    command.add_argument("--mean", type=_colour, metavar="R,G,B", help="subtracted from pixels in [0, 1]; timm knows")
+    command.add_argument("--std", type=_colour, metavar="R,G,B", help="pixels are divided by it; timm knows")
     command.add_argument(
-        "--taps", type=_names, metavar="A,B,…", help="sub-modules that give S0, S1, …; timm knows; the last is pooled"
+        "--taps", type=names, metavar="A,B,…", help="sub-modules that give S0, S1, …; timm knows; the last is pooled"
     )
     command.add_argument("--classifier", metavar="NAME", help="sub-module that is given the mean of the last tap")
     command.add_argument("--class-names", type=user_path, metavar="FILE", help="a name in each line")
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
             std=arguments.std,
             taps=arguments.taps,
             classifier=arguments.classifier,
-            class_names=_lines(arguments.class_names),
+            class_names=read_class_names(arguments.class_names),
         )
     except ImportError as error:
         raise ValueError(str(error)) from error
@@ -82,13 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"backbone fingerprint {fingerprint(backbone)}")
 
 
-def _lines(path: str | None) -> tuple[str, ...]:
-    return tuple(Path(path).read_text(encoding="utf-8").splitlines()) if path else ()
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _colour(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"must be three numbers, such as 0.485,0.456,0.406, got {text!r}")
+    return numbers

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-import re
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, UInt8
@@ -14,6 +13,7 @@ from castream_jax.drawing.attention_scale import on_scale, ratio_text
 from castream_jax.drawing.contact_sheet import Bar, BarChart, Sheet, Tile, TileRow, draw_sheet
 from castream_jax.drawing.overlay import overlay
 from castream_jax.drawing.titles import head_title, method_title
+from castream_jax.explanation.file_names import distinct, file_name
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.atomic_files import json_text, replacing, write_atomically
 
@@ -208,10 +208,7 @@ class Explanation:
         taken: set[str] = set()
 
         def write(image: Image.Image, name: str) -> str:
-            stem = name = _file_name(name)
-            while name.lower() in taken:  # heads that differ in what a file's name cannot have
-                name = f"{stem}-{len(taken)}"
-            taken.add(name.lower())
+            name = distinct(file_name(name), taken)  # heads may differ in what a file's name cannot have
             with replacing(folder / f"{name}.png") as temporary:
                 image.save(temporary, compress_level=1)  # a third of the time for a little more disk
             return str(folder / f"{name}.png")
@@ -308,10 +305,6 @@ def as_json(value: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:  # bytes of a path that are not UTF-8
         return json_text(value, "The explanation", indent=2)
     return text
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", text)
 
 
 def _in_notebook() -> bool:
