@@ -219,7 +219,7 @@ def test_every_command_explains_itself(command: list[str], capsys):
 
 def test_every_module_of_commands_is_a_command():
     modules = {path.stem.removesuffix("_network") for path in (ROOT / "castream_jax" / "commands").glob("*.py")}
-    assert modules - {"__init__", "start", "completion", "mistakes", "result_console"} == set(NAMES)
+    assert modules - {"__init__", "start", "completion", "mistakes", "named_lists", "result_console"} == set(NAMES)
 
 
 def test_version(capsys):
