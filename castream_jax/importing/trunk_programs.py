@@ -49,7 +49,7 @@ class Functions:
         """As `stages`, the features that class activation maps weigh, and what `complete` needs besides."""
         maps, vector, (block, features) = self._from_images(weights, x, (), (BLOCK, TARGET))
         prefix = self.network.prefix_tokens
-        return maps, vector, self._map(features, self._target_boundary()), (block, features[:, :prefix])
+        return maps, vector, self._map(features, self.boundaries[-1]), (block, features[:, :prefix])
 
     def complete(self, weights: Weights, context: tuple[Array, ...], features: Array) -> tuple[Array, Array]:
         """The map at the last boundary and the pooled vector, as functions of the target features."""
@@ -112,9 +112,6 @@ class Functions:
         nodes = [marks[LAST], *([marks[POOLED]] if POOLED in marks else [])]
         tokens, *vector = evaluate(self.graph, nodes, given, {}, given[marks[BLOCK]].shape[0])
         return self._map(tokens, last), vector[0] if vector else tokens[:, 0]
-
-    def _target_boundary(self) -> Boundary:
-        return self.boundaries[-1]
 
     def _map(self, value: Any, boundary: Boundary) -> Array:
         """`[B, h, w, d]` of a value at a boundary."""

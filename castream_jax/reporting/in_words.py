@@ -14,6 +14,8 @@ from castream_jax.reporting.metric_table import (
 
 # Above this rank correlation with the maps of a random model, a map is said not to depend on what was learnt.
 UNCHANGED = 0.5
+# An accuracy is said to be kept where the interval of its difference includes 0 and nothing beyond these 2 points.
+KEPT = 0.02
 
 
 class Words(NamedTuple):
@@ -39,10 +41,16 @@ def _accuracies(summary: Mapping[str, Any]) -> Iterator[str]:
         low, high = difference.get("intervals", {}).get("accuracy", (0.0, 0.0))
         if low == high == 0:
             continue
-        verb = "keeps" if low <= 0 <= high else "raises" if low > 0 else "lowers"
-        points = f"{percent_of(difference['accuracy']):+.1f} ± {50 * (high - low):.1f} points".replace("-", "−")
+        difference_points = round(percent_of(difference["accuracy"]), 1) or 0.0  # no -0.0
         of_gap = percent_of(summary["heads"][REFERENCE_HEAD]["accuracy"])
-        yield f"The stream {head_title(head)} {verb} accuracy ({points}; GAP has {of_gap:.1f} %)."
+        points = f"({difference_points:+.1f} ± {50 * (high - low):.1f} points; GAP has {of_gap:.1f} %)".replace(
+            "-", "−"
+        )
+        if max(-low, high) > KEPT and low <= 0 <= high:
+            yield f"Whether the stream {head_title(head)} keeps accuracy is undecided {points}."
+            continue
+        verb = "keeps" if low <= 0 <= high else "raises" if low > 0 else "lowers"
+        yield f"The stream {head_title(head)} {verb} accuracy {points}."
 
 
 def _heads(summary: Mapping[str, Any]) -> Iterator[str]:

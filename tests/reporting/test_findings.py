@@ -61,6 +61,19 @@ def test_findings_say_what_the_intervals_say():
 
 
 @pytest.mark.parametrize(
+    ("difference", "interval", "said"),
+    [
+        (-0.0002, [-0.004, 0.004], "The stream ca keeps accuracy (+0.0 ± 0.4 points; GAP has 75.0 %)."),
+        (-0.01, [-0.1, 0.08], "Whether the stream ca keeps accuracy is undecided (−1.0 ± 9.0 points; GAP has 75.0 %)."),
+        (-0.05, [-0.08, -0.02], "The stream ca lowers accuracy (−5.0 ± 3.0 points; GAP has 75.0 %)."),
+    ],
+)
+def test_an_accuracy_is_kept_where_its_interval_is_narrow(difference, interval, said):
+    ca = {"accuracy": 0.75 + difference, "difference": {"accuracy": difference, "intervals": {"accuracy": interval}}}
+    assert in_words({"heads": {"gap": {"accuracy": 0.75}, "ca": ca}, "metrics": []}).findings == [said]
+
+
+@pytest.mark.parametrize(
     ("method", "stream", "reads_from"),
     [
         ("gradcam", {}, "classifier"),
