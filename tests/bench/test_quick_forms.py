@@ -82,6 +82,10 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
             "size": 24,
         },
     ),
+    (
+        "other_libraries.py --quick --images 2 --json {out}/report.json",
+        {"images": 2},
+    ),
     ("scorecam_channels.py --quick --channels 2,4 --images 1", {"images": 1, "heads": {"gap": {}, "ca": {}}}),
     ("train_step.py --quick", {"backbone": "cifar_resnet8", "dtype": "float32"}),
     (
@@ -90,10 +94,14 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
     ),
 ]
 
+# What programs cannot do without.
+NEEDED = {"imported_networks": ("torch", "torchax", "timm"), "other_libraries": ("torch", "torchvision")}
+
 # Programs that print Markdown, with some of it, and write their JSON to a file.
 MARKDOWN = {
     "evaluation": "| part, alone | forward passes per image |",
     "imported_networks": "| network | images | pooled | maps | logits |",
+    "other_libraries": "| library | metric | its value |",
 }
 
 # Options of each program, with their default and their choices: what its parser has when it comes to reading the
@@ -149,7 +157,7 @@ def run(command: str) -> subprocess.CompletedProcess:
     # One that compiles with PyTorch, too, is enough: it takes a minute.
     environment = os.environ | ({"TORCHDYNAMO_DISABLE": "1"} if program != "forward.py" else {})
     if program == "deviation.py":  # of the programs that users run
-        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+        environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
     return subprocess.run(
         [sys.executable, str(BENCHMARKS / program), *options], env=environment, capture_output=True, text=True
     )
@@ -159,10 +167,9 @@ def run(command: str) -> subprocess.CompletedProcess:
 def test_runs(command: str, expected: Mapping[str, Any], inputs, tmp_path: Path, request):
     if command.startswith(("bfloat16", "deviation")):
         request.getfixturevalue("shared")
-    if command.startswith("imported_networks"):
-        for package in ("torch", "torchax", "timm"):
-            if importlib.util.find_spec(package) is None:
-                pytest.skip(f"{package} is not installed: nothing to import")
+    for package in NEEDED.get(command.partition(".")[0], ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     done = run(command.format(inputs=inputs, out=tmp_path))
     assert done.returncode == 0, done.stderr
     text = done.stdout
