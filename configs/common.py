@@ -61,21 +61,6 @@ def digits_ablation(name: str) -> Config:
     return config
 
 
-def digits_convnext(name: str, *, train_backbone: bool) -> Config:
-    """A ConvNeXt-T on the bundled digits. No small one is published: it is trained first, by `train_backbone`."""
-    config = digits(name)
-    config.name = f"{name} (rehearsed on digits, ConvNeXt-T)"
-    config.backbone.update(name="convnext_tiny", weights="")
-    config.data.canvases_per_digit = 2
-    config.train.update(epochs=1, batch_size=32, log_every=20)
-    config.optimizer.update(learning_rate=0.02, decay_every=1)
-    config.evaluation.update(batch_size=12, max_images=12, gallery=12)
-    if train_backbone:
-        config.name += ": backbone"
-        config.train.update(target="backbone", epochs=1)
-    return config
-
-
 def cifar10(name: str) -> Config:
     """CIFAR-10 as a class-per-folder tree beside the published ResNet-20, as `configs/cifar10/resnet20.py`.
 

@@ -176,10 +176,11 @@ def _imported(
 
 def _read(name: str, weights: str) -> StateDict:
     """The tensors of bundled or published weights, of a file, or of an exported folder."""
-    if weights in BUNDLED_WEIGHTS:
-        architecture, file_name = BUNDLED_WEIGHTS[weights]
-        if name != architecture:
-            raise ValueError(f"The bundled weights {weights!r} are those of {architecture}, not of {name}.")
+    owners = [architecture for architecture, entries in BUNDLED_WEIGHTS.items() if weights in entries]
+    if owners:
+        if name not in owners:
+            raise ValueError(f"The bundled weights {weights!r} are those of {' and '.join(owners)}, not of {name}.")
+        file_name = BUNDLED_WEIGHTS[name][weights]
         with importlib.resources.as_file(importlib.resources.files("castream_jax") / "weights" / file_name) as path:
             return read_weights(path)
     if _is_entry(name, weights):

@@ -185,7 +185,8 @@ def _from_above(path: str, workdir: Workdir, field: str) -> str:
 
 def _is_name(config: Config) -> bool:
     weights = config.backbone.weights
-    return weights in BUNDLED_WEIGHTS or weights.lower() in imagenet_entries(config.backbone.name)
+    bundled = any(weights in entries for entries in BUNDLED_WEIGHTS.values())
+    return bundled or weights.lower() in imagenet_entries(config.backbone.name)
 
 
 def _sha256(path: Path) -> str:

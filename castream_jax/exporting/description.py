@@ -17,7 +17,7 @@ from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.stream import GlobalAveragePooling, NativePooling
 from castream_jax.version import __version__
-from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
+from castream_jax.weights.entries import known_entries
 
 DESCRIPTION_FILE = "model.json"
 TRUNK_FOLDER = "trunk"  # of an imported trunk
@@ -106,7 +106,7 @@ def refer_to_trunk(description: Description, trunk: str) -> Description:
     """
     name = description.backbone
     if trunk != INCLUDED:
-        known = [*imagenet_entries(name), *(k for k, (of, _) in BUNDLED_WEIGHTS.items() if of == name)]
+        known = known_entries(name)
         if trunk not in known:
             raise ValueError(
                 f"A trunk can be referred to by published weights of {name} only, of which there are "

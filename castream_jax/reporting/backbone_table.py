@@ -8,7 +8,7 @@ import jax
 
 from castream_jax.backbones import abstract_backbone, backbone_names, get_architecture
 from castream_jax.stream import CrossAttentionStream
-from castream_jax.weights.entries import imagenet_entries
+from castream_jax.weights.entries import known_entries
 
 
 def models_table() -> Iterator[str]:
@@ -27,7 +27,7 @@ def models_table() -> Iterator[str]:
             ", ".join(map(str, backbone.stage_dims)),
             f"{_stream_parameters(backbone.stage_dims):,}",
             f"{_stream_parameters(abstract_backbone(name, taps='stages').stage_dims):,}",
-            ", ".join(f"`{entry}`" for entry in imagenet_entries(name)) or "file",
+            ", ".join(f"`{entry}`" for entry in known_entries(name)) or "file",
         )
         yield f"| {' | '.join(cells)} |"
 

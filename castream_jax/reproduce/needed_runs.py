@@ -71,7 +71,8 @@ def open_runs(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
         if target not in TARGETS:
             raise ValueError(f"There is no {target!r} to reproduce: choose from {', '.join(TARGETS)}.")
     folder = Path(workdir).resolve()
-    needed = list(dict.fromkeys(name for target in targets for name in TARGETS[target]))
+    names = dict.fromkeys(name for target in targets for name in TARGETS[target])
+    needed = [name for name in names if options.form not in EXPERIMENTS[name].without]
     serves: dict[str, list[str]] = {}
     for name in needed:
         larger = EXPERIMENTS[name].within

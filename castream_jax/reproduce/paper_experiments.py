@@ -13,6 +13,7 @@ class PaperExperiment(NamedTuple):
         backbones: where the backbone is trained first: form of the config -> form that trains its backbone.
         within: a larger experiment on the same backbone that trains these streams, too; if it is there or must be run
             anyway, this one needs no training of its own.
+        without: forms that it does not have; tables in these are made without it.
     """
 
     name: str
@@ -20,6 +21,7 @@ class PaperExperiment(NamedTuple):
     network: str
     backbones: Mapping[str, str] = {}
     within: str = ""
+    without: tuple[str, ...] = ()
 
 
 ABLATIONS = "ablations/all"
@@ -29,8 +31,8 @@ EXPERIMENTS = {
     for experiment in (
         PaperExperiment("imagenet/resnet18", "ImageNet", "ResNet-18"),
         PaperExperiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
-        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", {"small": "small-backbone"}),
-        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", {"small": "small-backbone"}),
+        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", without=("small",)),
+        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", without=("small",)),
         PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", {"": "backbone"}),
         PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", {"": "backbone"}),
         PaperExperiment(ABLATIONS, "ImageNet", "ResNet-50"),

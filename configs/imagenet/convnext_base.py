@@ -23,19 +23,17 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
         --config.data.path=IMAGENET
     castream evaluate --workdir workdirs/convnext_base
 
-Forms: `:small`, digits and a ConvNeXt-T that `:small-backbone` trains first, needs nothing; `:sample`, a few ImageNet
-images in `val/`; `:vit`, the official code's other recipe, `common.vit_recipe`.
+Forms: `:sample`, a few ImageNet images in `val/`; `:vit`, the official code's other recipe, `common.vit_recipe`.
+No small ConvNeXt is published: `castream reproduce` leaves this experiment out of its small tables.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits_convnext, imagenet_sample, vit_recipe
+from common import METHODS, check_form, imagenet_sample, vit_recipe
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "small-backbone", "sample", "vit")
+    check_form(form, "sample", "vit")
     name = "ImageNet, ConvNeXt-B"
-    if form.startswith("small"):
-        return digits_convnext(name, train_backbone=form == "small-backbone")
     config = base_config()
     config.name = name
     # Images of 224 x 224 that lose their proportions: official code, as far as its broken line can be read.

@@ -28,14 +28,13 @@ TINY = [
 CONFIG = """
 from castream_jax.experiment.quickstart import get_config as digits
 
-def get_config(form):
+def get_config(form=""):
     config = digits()
     config.name = "{name}, " + form
-    if {trains_backbone}:
-        config.backbone.weights = ""
-    if form == "small-backbone":
+    config.backbone.weights = ""
+    if form == "backbone":
         config.train.target = "backbone"
-        config.optimizer.learning_rate = 0.05
+        config.optimizer.learning_rate = 0.05 if "{name}" == "cub" else 0.04
     return config
 """
 
@@ -122,7 +121,7 @@ def test_a_table_is_made_again_without_training(ablations_copy: Path, capsys):
 @pytest.mark.slow
 def test_the_ablations_serve_table_1(ablations: Path):
     runs = open_runs(["table1"], ablations, Options("small", overrides=TINY))
-    assert [run.name for run in runs] == ["ablations/all", "imagenet/convnext_base"]
+    assert [run.name for run in runs] == ["ablations/all"]  # there is no small ConvNeXt
     assert runs[0].serves == ("imagenet/resnet50",)
 
 
@@ -157,16 +156,15 @@ def test_plots_compute_no_part_of_the_evaluation_again(ablations_copy: Path):
 
 @pytest.mark.slow
 def test_a_backbone_is_trained_first_and_an_interruption_continues(tmp_path: Path, monkeypatch, capsys):
-    folder = tmp_path / "configs" / "imagenet"
-    folder.mkdir(parents=True)
-    for name in ("resnet18", "convnext_small"):
-        (folder / f"{name}.py").write_text(CONFIG.format(name=name, trains_backbone=name == "convnext_small"))
+    for name in ("cub", "voc"):
+        (tmp_path / "configs" / name).mkdir(parents=True)
+        (tmp_path / "configs" / name / "resnet50.py").write_text(CONFIG.format(name=name))
     workdir = tmp_path / "run"
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # Both first trainings and one evaluation done, the last one interrupted.
+    # All trainings and one evaluation done, the last one interrupted.
     evaluations = iter([None])
     from castream_jax.reproduce import make_targets
 
@@ -174,19 +172,19 @@ def test_a_backbone_is_trained_first_and_an_interruption_continues(tmp_path: Pat
     monkeypatch.setattr(
         make_targets, "evaluate", lambda *a: evaluate(*a) if next(evaluations, 1) is None else interrupted()
     )
-    assert command(workdir, "supp-table1:small", configs=folder.parent) == 130
-    there = read_table(workdir, "supp-table1")
-    assert {row["network"] for row in there if row["ours"]} == {"ResNet-18"}
-    backbone = workdir / "imagenet-convnext_small-small-backbone"
+    assert command(workdir, "supp-table2", configs=tmp_path / "configs") == 130
+    there = read_table(workdir, "supp-table2")
+    assert {row["dataset"] for row in there if row["ours"]} == {"CUB-200-2011"}
+    backbone = workdir / "voc-resnet50-backbone"
     assert (backbone / "export" / "backbone.safetensors").exists()
 
     monkeypatch.undo()
-    before = stamps(backbone / "checkpoints") | stamps(workdir / "imagenet-convnext_small-small" / "checkpoints")
-    assert command(workdir, "supp-table1:small", configs=folder.parent) == 0
-    after = stamps(backbone / "checkpoints") | stamps(workdir / "imagenet-convnext_small-small" / "checkpoints")
+    before = stamps(backbone / "checkpoints") | stamps(workdir / "voc-resnet50" / "checkpoints")
+    assert command(workdir, "supp-table2", configs=tmp_path / "configs") == 0
+    after = stamps(backbone / "checkpoints") | stamps(workdir / "voc-resnet50" / "checkpoints")
     assert after == before
-    rows = read_table(workdir, "supp-table1")
-    assert {row["network"] for row in rows if row["ours"]} == {"ResNet-18", "ConvNeXt-S"}
+    rows = read_table(workdir, "supp-table2")
+    assert {row["dataset"] for row in rows if row["ours"]} == {"CUB-200-2011", "Pascal VOC 2012"}
     # Each beside a trunk of its own.
     assert len({row["trunk_fingerprint"] for row in rows}) == 2
     capsys.readouterr()
@@ -213,8 +211,7 @@ def test_mistakes_are_told_in_one_sentence_before_anything_is_made(tmp_path, cap
 def test_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, capsys):
     assert main(["reproduce", "supp-table1:small", "--workdir", str(tmp_path / "run"), "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "imagenet/convnext_small:small" in output
-    assert "train backbone" in output
+    assert "imagenet/convnext" not in output  # there is no small one
     assert "H200" in output
     assert not (tmp_path / "run").exists()
 
@@ -227,7 +224,7 @@ def test_data_is_found_by_its_name_or_is_the_folder_itself(tmp_path: Path):
     assert path_of("supp-table2") == [str(tmp_path)] * 2
     (tmp_path / "cub").mkdir()
     assert path_of("supp-table2") == [str(tmp_path / "cub"), str(tmp_path)]
-    assert path_of("table1", "small") == ["", ""]
+    assert path_of("supp-table2", "small") == ["", ""]
     (tmp_path / "resnet20-12fca82f.th").touch()
     (run,) = open_runs(["supp-table4"], tmp_path / "run", Options("cifar10", str(tmp_path)))
     assert run.main.config.backbone.weights == str(tmp_path / "resnet20-12fca82f.th")
