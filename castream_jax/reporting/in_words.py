@@ -41,11 +41,8 @@ def _accuracies(summary: Mapping[str, Any]) -> Iterator[str]:
         low, high = difference.get("intervals", {}).get("accuracy", (0.0, 0.0))
         if low == high == 0:
             continue
-        difference_points = round(percent_of(difference["accuracy"]), 1) or 0.0  # no -0.0
-        of_gap = percent_of(summary["heads"][REFERENCE_HEAD]["accuracy"])
-        points = f"({difference_points:+.1f} ± {50 * (high - low):.1f} points; GAP has {of_gap:.1f} %)".replace(
-            "-", "−"
-        )
+        mean, of_gap = percent_of(difference["accuracy"]), percent_of(summary["heads"][REFERENCE_HEAD]["accuracy"])
+        points = f"({mean:+z.1f} ± {50 * (high - low):.1f} points; GAP has {of_gap:.1f} %)".replace("-", "−")
         if max(-low, high) > KEPT and low <= 0 <= high:
             yield f"Whether the stream {head_title(head)} keeps accuracy is undecided {points}."
             continue

@@ -188,7 +188,7 @@ def percent_of(fraction: float | None) -> float:
 
 def value_cell(percent: float, entry: Mapping[str, Any], key: str) -> MetricCell:
     """A value, with half the width of its interval from the `intervals` of `entry`."""
-    return MetricCell(f"{percent:.2f}" if math.isfinite(percent) else "–", "", _half_width(entry, key))
+    return MetricCell(f"{percent:z.2f}" if math.isfinite(percent) else "–", "", _half_width(entry, key))
 
 
 def difference_cell(column: Column, percent: float, entry: Mapping[str, Any]) -> MetricCell:

@@ -55,7 +55,7 @@ def sanity_table(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Sanit
 
 
 def _cell(value: float | None, reads_any: bool) -> SanityCell:
-    text = "–" if value is None else f"{value:.2f}".replace("-", "−")
+    text = "–" if value is None else f"{value:z.2f}".replace("-", "−")
     if not reads_any or value is None:
         return SanityCell(text, "reads_none")
     return SanityCell(text, "unchanged" if value > UNCHANGED else "changed")

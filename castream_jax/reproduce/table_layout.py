@@ -133,7 +133,7 @@ def _cell(value: PairedValue, kind: str) -> PrintedCell:
         return PrintedCell(_number(value.ours), bool(value.outside))
     if kind == "difference":
         return PrintedCell(_number(value.difference, sign=True))
-    return PrintedCell("–" if value.interval is None else f"[{value.interval[0]:.2f}, {value.interval[1]:.2f}]")
+    return PrintedCell("–" if value.interval is None else f"[{value.interval[0]:z.2f}, {value.interval[1]:z.2f}]")
 
 
 def _number(number: float | None, *, sign: bool = False) -> str:

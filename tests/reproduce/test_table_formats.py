@@ -123,6 +123,15 @@ def test_paper_and_ours_are_judged_as_printed():
         assert (values["parameters"].difference, values["parameters"].outside) == (1, True)
 
 
+def test_nothing_rounds_to_minus_zero():
+    (key,) = {(row.dataset, row.network) for row in published_rows("supp-table3")}
+    heads = {"ca": {"accuracy": 0.74699999, "intervals": {"accuracy": [-0.0000001, 0.76]}, "parameters": 6_969_153}}
+    comparison = compare("supp-table3", {key: result("supp-table3", key, heads=heads)})
+    for text in (markdown(comparison), html(comparison), latex(comparison)):
+        assert "[0.00, 76.00]" in text
+        assert not re.search(r"[-−]0\.00", text)
+
+
 def test_numbers_of_other_data_are_shown_and_not_compared():
     comparison = compare("supp-table2", results("supp-table2", comparable=False, name="Digits"))
     assert "for orientation only" in caption(comparison)
