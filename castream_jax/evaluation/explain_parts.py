@@ -120,7 +120,7 @@ def _write_parts(
     config, source = first.config, first.source
     positions = np.concatenate([part.positions for part in missing])
     shown = np.isin(positions, np.concatenate([part.shown for part in missing]))
-    function = _on_device(evaluations, explained=missing[0].explained)
+    function = progress.first_call(_on_device(evaluations, explained=missing[0].explained))
     batches = iter(evaluation_batches(config.data, Subset(source, positions), first.batch_size))
     results = _results(batches, positions, shown, first, function, progress)
     for part, grouped in zip(missing, regroup(results, [len(part.positions) for part in missing]), strict=True):

@@ -1,12 +1,17 @@
 """Progress on stderr, one line a report: reads the same in a terminal, a log file and a Slurm job's output."""
 
+from collections.abc import Callable
+import itertools
+import threading
 import time
+from typing import Any
 
 import jax
 from rich.console import Console
 from rich.text import Text
 
 _SECONDS_BETWEEN = 5.0  # of the lines of `pace`
+_SECONDS_OF_SILENCE = 10.0  # while programs are compiled
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -40,6 +45,28 @@ class Progress:
         if now - self._last > _SECONDS_BETWEEN or done == self._total:
             self._last = now
             self.report(done, f"{(done - at) / (now - since):,.1f} {self._unit}/s" if done > at else "")
+
+    def first_call(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose first call, which compiles programs for seconds or minutes, says so every ten seconds."""
+        calls = itertools.count()
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) > 0:
+                return function(*arguments, **options)
+            begin, ended = time.monotonic(), threading.Event()
+            teller = threading.Thread(target=self._tell_of_compiling, args=(begin, ended), daemon=True)
+            teller.start()
+            try:
+                return function(*arguments, **options)
+            finally:
+                ended.set()
+                teller.join()
+
+        return call
+
+    def _tell_of_compiling(self, begin: float, ended: threading.Event) -> None:
+        while not ended.wait(_SECONDS_OF_SILENCE):
+            self.say(f"compiling … {_clock(time.monotonic() - begin)}")
 
     def _started(self, done: int) -> tuple[float, int]:
         """Time and count of the first report, which comes after compilation: that says nothing about the pace."""

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
@@ -32,6 +31,9 @@ class MetricLogs:
             write_atomically(workdir.metrics, "".join(f"{line}\n" for line in kept))
         self._path = workdir.metrics
         self._lines = self._path.open("a", buffering=1)
+        # Here: it imports PyTorch where that is installed, for seconds that no evaluation should take.
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(str(workdir.logs), purge_step=resumed_at + 1, write_to_disk=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

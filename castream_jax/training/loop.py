@@ -78,8 +78,8 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
     optimizer, schedules = make_optimizer(config, steps_per_epoch=length.steps_per_epoch, steps=length.steps)
     average = moving_average(config, length.steps_per_epoch)
     state, frozen = replicate((first_state(parts, optimizer, average), parts.frozen), mesh)
-    step_fn = compiled_step(config, parts, optimizer, average, mesh)
     progress = Progress(f"train {', '.join(parts.heads)}", total=length.steps, unit="steps")
+    step_fn = progress.first_call(compiled_step(config, parts, optimizer, average, mesh))
     validate = make_validation(config, parts, mesh, source.class_names, progress.say)
 
     with only_one(workdir, "training"):
