@@ -8,7 +8,7 @@ import re
 from flax import nnx
 
 from castream_jax.backbones import Backbone, OtherClassesError, abstract_backbone, create_backbone, load_backbone
-from castream_jax.backbones.imported_folder import is_imported, read_trunk
+from castream_jax.backbones.imported_folder import abstract_imported, is_imported, read_trunk
 from castream_jax.data.from_config import open_source
 from castream_jax.data.imagenet import imagenet_classes
 from castream_jax.data.source import Source
@@ -145,8 +145,13 @@ def abstract_model(config: Config) -> Model:
     Raises:
         ValueError: for a backbone or streams that cannot be.
     """
+    fields = config.backbone
     with _fields_of("config.backbone"):
-        backbone = abstract_backbone(config.backbone.name, config.backbone.num_classes, taps=config.backbone.taps)
+        if fields.weights and is_imported(fields.weights):
+            _check_imported(config)
+            backbone = abstract_imported(Path(fields.weights), fields.taps)
+        else:
+            backbone = abstract_backbone(fields.name, fields.num_classes, taps=fields.taps)
     backbone.dtype = config.backbone.dtype
     return _with_heads(config, backbone, _abstract_streams(config, backbone))
 

@@ -15,7 +15,7 @@ import castream_jax as castream
 from castream_jax.backbones import OtherClassesError, fingerprint
 from castream_jax.backbones.pooled_stages import PooledStages
 from castream_jax.evaluation import evaluate
-from castream_jax.experiment.build import open_model
+from castream_jax.experiment.build import abstract_model, open_model
 from castream_jax.experiment.config import open_config
 from castream_jax.experiment.origins import config_in_place
 from castream_jax.experiment.workdir import Workdir
@@ -118,6 +118,15 @@ def test_streams_are_trained_beside_it_and_evaluated_wherever_the_workdir_lies(t
     (moved / "weights" / "trunk" / "arrays.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match="is not what it was when the training started"):
         config_in_place(saved, Workdir.at(moved))
+
+
+def test_its_shapes_are_those_of_the_config_without_its_arrays(tiny_config):
+    config = tiny_config(backbone={"weights": str(TINY)}, data={"image_size": 64})
+
+    def shapes(model: castream.Model) -> dict:
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), nnx.to_pure_dict(nnx.state(model)))
+
+    assert shapes(abstract_model(config)) == shapes(open_model(config))
 
 
 def test_a_backbone_of_our_own_comes_back_from_its_folder(tmp_path):
