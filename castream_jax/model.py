@@ -87,6 +87,11 @@ class Model(nnx.Module):
         """
         if not isinstance(backbone, nnx.Module):
             raise ValueError(f"A model needs a backbone, got {backbone!r}: load_backbone(name, weights) gives one.")
+        if not isinstance(backbone, Backbone):
+            raise ValueError(
+                f"A model needs a castream.Backbone, got a {type(backbone).__name__}, whose feature maps are not "
+                "known: write a Backbone around it, see docs/extend.md."
+            )
         if not isinstance(heads, Mapping):
             raise ValueError(f'heads are {{name: head}}, such as {{"ca": stream}}, got {type(heads).__name__}.')
         if not heads:

@@ -1,6 +1,7 @@
 """A backbone from outside that does not keep its word: what it said, and what it gave."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -72,3 +73,22 @@ def test_a_backbone_with_a_dropout_of_its_own_is_scored():
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
     maps = castream.attribute(model, PIXELS, np.array([0, 1]))
     assert np.isfinite(castream.score(model, PIXELS, np.array([0, 1]), maps)["gap", "gradcam"]["AD"]).all()
+
+
+def test_a_network_in_flax_becomes_one_as_the_page_says():
+    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
+    (snippet,) = (text.partition("```")[0] for text in page.split("```python\n")[1:] if "class NetBackbone" in text)
+    names: dict[str, Any] = {"__name__": "snippet"}
+    exec(snippet, names)  # compares the logits itself
+    model = names["model"]
+    stream = castream.CrossAttentionStream(model.backbone.stage_dims, rngs=nnx.Rngs(1))
+    with_stream = castream.Model(model.backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream})
+    maps = castream.attribute(with_stream, names["pixels"], np.array([1, 2]), ("gradcam", "attention"))
+    assert maps["ca", "attention"].shape == (2, 7, 7)
+
+
+@pytest.mark.usefixtures("unchecked_calls")
+def test_a_bare_network_is_told_what_is_missing():
+    linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"needs a castream.Backbone, got a Linear, whose feature maps are not known"):
+        castream.Model(linear, {"gap": castream.GlobalAveragePooling()})  # pyright: ignore[reportArgumentType]
