@@ -4,8 +4,8 @@
 
 Their number is the same on every machine, and on an accelerator each one costs 0.05 to 0.5 s and more. What is counted:
 ResNet-50 drawn (`create_backbone`) and a stream beside it, ResNet-8 with the bundled weights, the quickstart, and on
-what it leaves `castream evaluate` and `castream explain`. `--quick` trains and evaluates on fewer images: the numbers
-are the same.
+what it leaves `castream evaluate` and `castream explain`. `--quick` trains on fewer images and explains fewer: one
+program more, for the accuracy of those that are not explained.
 Prints one JSON object, then exits with an error if a number exceeds its bar.
 """
 
@@ -63,7 +63,8 @@ def main() -> None:
         found["evaluate"] = count(command, "evaluate", "--workdir", str(workdir))
         options = ["--model", str(workdir), "--out", str(Path(folder, "explained"))]
         found["explain"] = count(command, "explain", str(IMAGE), *options)
-    finish({"compilations": found, "machine": machine()}, above(BARS, found, "compilations"))
+    bars = BARS | ({"evaluate": BARS["evaluate"] + 1} if arguments.quick else {})
+    finish({"compilations": found, "machine": machine()}, above(bars, found, "compilations"))
 
 
 if __name__ == "__main__":
