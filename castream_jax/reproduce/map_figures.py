@@ -12,7 +12,8 @@ import numpy as np
 
 from castream_jax.attribution import attribute
 from castream_jax.backbones import fingerprint
-from castream_jax.data import Source, eval_loader, open_source, record_transforms
+from castream_jax.data import Source, open_source
+from castream_jax.data.from_config import evaluation_batches
 from castream_jax.data.subset import Subset
 from castream_jax.drawing.figure_files import save_figure
 from castream_jax.drawing.overlay_grid import MapColumn, overlay_grid
@@ -141,10 +142,4 @@ def _title(head: str, method: str, maps: Float[Array, "images h w"]) -> str:
 
 
 def _load(source: Source, indices: Int[np.ndarray, " images"], config: Config) -> Mapping[str, Any]:
-    loader = eval_loader(
-        Subset(source, indices),
-        batch_size=len(indices),
-        transforms=record_transforms(config.data, train=False),
-        num_threads=config.data.num_threads,
-    )
-    return next(iter(loader))
+    return next(iter(evaluation_batches(config.data, Subset(source, indices), batch_size=len(indices))))

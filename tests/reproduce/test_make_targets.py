@@ -15,7 +15,6 @@ from castream_jax.reproduce.needed_runs import Options, open_runs
 TINY = [
     "--config.data.image_size=32",
     "--config.data.canvases_per_digit=1",
-    "--config.data.num_threads=1",
     "--config.train.epochs=1",
     "--config.train.batch_size=64",
     "--config.evaluation.batch_size=60",
