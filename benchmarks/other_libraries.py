@@ -227,7 +227,7 @@ def by_quantus(case: Case) -> Iterator[Compared]:
     two_rows = dataclasses.replace(PREDICTED, rows_per_step=2)
     curve = case.ours(two_rows, "D")["deletion_curve"]
     values_per_step = 2 * 3 * case.pixels.shape[2]
-    # 0, as ours; by default the least of the images' normalised values.
+    # 0, as ours; by default the least of the image's normalised values.
     options = {"features_in_step": values_per_step, "perturb_baseline": 0.0}
     metric = quantus.PixelFlipping(**options, disable_warnings=True, return_aggregate=False)
     with warnings.catch_warnings():
