@@ -8,7 +8,6 @@ images. `cpu_seconds`, the time of the process itself on all cores, says how bus
 Prints one JSON object.
 """
 
-import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -27,6 +26,7 @@ _EXPORT = """
 import sys
 from flax import nnx
 import castream_jax as castream
+from castream_jax.version import installed_version
 backbone = castream.create_backbone(sys.argv[1], rngs=nnx.Rngs(0))
 stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
 castream.save_pretrained(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), sys.argv[2])
@@ -81,15 +81,8 @@ def main() -> None:
             "python": platform.python_version(),
         }
     versions = ("castream_jax", "jax", "flax", "pillow", "numpy")
-    result["versions"] = {package: _version(package) for package in versions}
+    result["versions"] = {package: installed_version(package) for package in versions}
     finish(result, missed)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # run from a checkout
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ library's choices our value of each image must be its value within `BARS`, or th
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
-import importlib.metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 import warnings
@@ -30,6 +29,7 @@ from castream_jax.attribution import upsample
 from castream_jax.commands.bench import machine
 from castream_jax.data import CanvasDigits
 from castream_jax.runtime.cpu import prepare_cpu
+from castream_jax.version import installed_version
 
 KEY = ("gap", "gradcam")
 PREDICTED = castream.get_protocol("castream-pred")
@@ -261,11 +261,8 @@ def row(compared: Compared) -> str:
 
 def versions() -> dict[str, str]:
     """Of the libraries that are installed."""
-    found = {}
-    for package in ("torch", "torchcam", "grad-cam", "quantus"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    found = {package: installed_version(package) for package in ("torch", "torchcam", "grad-cam", "quantus")}
+    return {package: version for package, version in found.items() if version}
 
 
 if __name__ == "__main__":

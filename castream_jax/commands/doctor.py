@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Iterator
-import importlib.metadata
 import platform
 import time
 from typing import Any
 
 from castream_jax.commands.start import start
+from castream_jax.version import installed_version
 
 _PACKAGES = ("castream_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 _EXPECTED = (9, 0.8306)  # of the canvas that the self-test explains: class and probability
@@ -44,10 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _versions() -> Iterator[str]:
     for package in _PACKAGES:
-        try:
-            yield f"{package} {importlib.metadata.version(package)}"
-        except importlib.metadata.PackageNotFoundError:
-            yield f"{package} (no version)"
+        yield f"{package} {installed_version(package) or '(no version)'}"
 
 
 def _memory() -> str:

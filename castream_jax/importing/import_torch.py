@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import importlib.metadata
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.network import Network
 from castream_jax.importing.timm_networks import describe_timm, is_timm
 from castream_jax.importing.trunk_programs import Functions, export_programs
+from castream_jax.version import installed_version
 
 _PACKAGES = ("torch", "torchax", "timm", "jax")
 
@@ -139,7 +139,7 @@ def _describe(
         taps = tuple(taps or found_taps(module, image_size))
     if not taps:
         raise ValueError(f"{name} has no sub-module that gives a map [B, d, h, w]: name its taps.")
-    return Network(name, module, image_size, tuple(mean), tuple(std), taps, taps[-1], classifier=classifier)
+    return Network(name, module, image_size, mean, std, taps, taps[-1], classifier=classifier)
 
 
 class _Inference:
@@ -163,5 +163,5 @@ def _shown(mark: str, network: Network) -> str:
 
 def _versions() -> tuple[tuple[str, str], ...]:
     """Of the packages that took part."""
-    found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
-    return tuple((package, found[package]) for package in _PACKAGES if package in found)
+    found = [(package, installed_version(package)) for package in _PACKAGES]
+    return tuple((package, version) for package, version in found if version)

@@ -97,8 +97,8 @@ def open_experiment(name: str, options: Options) -> Config:
 
 def _open_run(name: str, folder: Path, options: Options, serves: tuple[str, ...]) -> Run:
     main, backbone = Training(open_experiment(name, options), _workdir(folder, name, options.form)), None
-    if options.form in EXPERIMENTS[name].backbones:
-        form = EXPERIMENTS[name].backbones[options.form]
+    form = EXPERIMENTS[name].backbone_form
+    if form and not options.form:
         backbone = Training(open_experiment(name, options._replace(form=form)), _workdir(folder, name, form))
         main.config.backbone.weights = str(backbone.workdir.backbone)
     return Run(name, f"{name}:{options.form}" if options.form else name, backbone, main, serves)

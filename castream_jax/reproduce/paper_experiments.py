@@ -1,6 +1,5 @@
 """Which experiments make which table and figure."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -10,7 +9,7 @@ class PaperExperiment(NamedTuple):
     Attributes:
         name: its file in `configs/`, without suffix.
         dataset, network: as `PublishedRow` has them.
-        backbones: where the backbone is trained first: form of the config -> form that trains its backbone.
+        backbone_form: where the backbone is trained first, in the paper's form alone: form of the config that does so.
         within: a larger experiment on the same backbone that trains these streams, too; if it is there or must be run
             anyway, this one needs no training of its own.
         without: forms that it does not have; tables in these are made without it.
@@ -19,7 +18,7 @@ class PaperExperiment(NamedTuple):
     name: str
     dataset: str
     network: str
-    backbones: Mapping[str, str] = {}
+    backbone_form: str = ""
     within: str = ""
     without: tuple[str, ...] = ()
 
@@ -33,8 +32,8 @@ EXPERIMENTS = {
         PaperExperiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
         PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", without=("small",)),
         PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", without=("small",)),
-        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", {"": "backbone"}),
-        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", {"": "backbone"}),
+        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", "backbone"),
+        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", "backbone"),
         PaperExperiment(ABLATIONS, "ImageNet", "ResNet-50"),
     )
 }

@@ -210,8 +210,11 @@ def test_mistakes_are_told_in_one_sentence_before_anything_is_made(tmp_path, cap
 def test_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, capsys):
     assert main(["reproduce", "supp-table1:small", "--workdir", str(tmp_path / "run"), "--dry-run"]) == 0
     output = capsys.readouterr().out
+    assert "imagenet/resnet18:small" in output
     assert "imagenet/convnext" not in output  # there is no small one
     assert "H200" in output
+    assert main(["reproduce", "supp-table2", "--workdir", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "train backbone" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
