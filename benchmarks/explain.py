@@ -22,11 +22,12 @@ from PIL import Image
 from program import finish, new_parser, parse
 from sklearn.datasets import load_sample_image
 
+from castream_jax.version import installed_version
+
 _EXPORT = """
 import sys
 from flax import nnx
 import castream_jax as castream
-from castream_jax.version import installed_version
 backbone = castream.create_backbone(sys.argv[1], rngs=nnx.Rngs(0))
 stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(1))
 castream.save_pretrained(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), sys.argv[2])
