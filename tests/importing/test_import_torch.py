@@ -122,6 +122,30 @@ def test_what_is_no_classifier_with_maps_is_refused(timm, torch):
         castream.import_torch("resnet50")
 
 
+def test_a_classifier_of_zeros_hides_no_other_pooling(torch):
+    """All logits are zero, whatever is pooled: it is compared with noise in the zeros, which go back to what they were."""
+    nn = torch.nn
+
+    class Untrained(nn.Module):
+        def __init__(self, pool):
+            super().__init__()
+            self.conv, self.fc, self.pool = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), pool
+            nn.init.zeros_(self.fc.weight)
+            nn.init.zeros_(self.fc.bias)
+
+        def forward(self, x):
+            return self.fc(self.pool(self.conv(x)))
+
+    with pytest.raises(ValueError, match="not those of the mean over positions"):
+        castream.import_torch(Untrained(lambda x: x.amax((2, 3))), taps=("conv",), **NORMALISED)
+    module = Untrained(lambda x: x.mean((2, 3)))
+    backbone = castream.import_torch(module, taps=("conv",), **NORMALISED)
+    assert not module.fc.weight.any()
+    assert not np.asarray(backbone.arrays()["fc.weight"]).any()
+    with pytest.raises(ValueError, match="gives the same logits for all images: look at its weights"):
+        castream.import_torch(Untrained(lambda x: 0 * x.mean((2, 3))), taps=("conv",), **NORMALISED)
+
+
 def test_networks_are_named_as_on_the_command_line(timm, torch, tmp_path: Path):
     """timm's by name with a file of weights, from a folder that timm saved for the hub, and a factory of one's own."""
     torch.manual_seed(0)

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 import castream_jax as castream
-from castream_jax.backbones import OtherClassesError, fingerprint
+from castream_jax.backbones import (
+    ImportedBackbone,
+    OtherClassesError,
+    fingerprint,
+    load_torch_state_dict,
+    torch_state_dict,
+)
 from castream_jax.backbones.pooled_stages import PooledStages
 from castream_jax.evaluation import evaluate
 from castream_jax.experiment.build import abstract_model, open_model
@@ -118,6 +124,22 @@ def test_streams_are_trained_beside_it_and_evaluated_wherever_the_workdir_lies(t
     (moved / "weights" / "trunk" / "arrays.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match="is not what it was when the training started"):
         config_in_place(saved, Workdir.at(moved))
+
+
+def test_a_random_classifier_changes_logits_and_no_map(pixels, golden):
+    backbone = castream.load_backbone("Tiny", TINY)
+    assert isinstance(backbone, ImportedBackbone)
+    stages = backbone.stages(pixels)
+    backbone.randomise_classifier(0)
+    np.testing.assert_array_equal(backbone.stages(pixels)[-1], stages[-1])
+    logits = backbone.classify(castream.NativePooling()(stages)[0])
+    assert np.abs(np.asarray(logits) - golden).max() > 0.1 * np.ptp(golden)
+
+
+def test_its_weights_have_no_names_of_torchvisions(tiny):
+    for use in (torch_state_dict, lambda backbone: load_torch_state_dict(backbone, {})):
+        with pytest.raises(ValueError, match=r"Tiny is an imported trunk, .* use save_backbone"):
+            use(tiny)
 
 
 def test_its_shapes_are_those_of_the_config_without_its_arrays(tiny_config):
