@@ -123,7 +123,7 @@ def test_what_is_no_classifier_with_maps_is_refused(timm, torch):
 
 
 def test_a_classifier_of_zeros_hides_no_other_pooling(torch):
-    """All logits are zero, whatever is pooled: it is compared with noise in the zeros, which go back to what they were."""
+    """All logits are zero, whatever is pooled: noise is put into the zeros for a comparison, and taken out again."""
     nn = torch.nn
 
     class Untrained(nn.Module):
