@@ -141,11 +141,11 @@ OTHERS = {*EXPERIMENTS, "ablations/block_design", "ablations/placement", "ablati
 def test_configs_state_the_hours_of_the_plan(name: str):
     file = ROOT / "configs" / f"{name}.py"
     stated = re.findall(r"([\d.]+) h of\s+(fine-tuning|training|evaluation)", file.read_text())
-    config, forms = open_config(file), EXPERIMENTS[name].backbones if name in EXPERIMENTS else {}
+    config, form = open_config(file), EXPERIMENTS[name].backbone_form if name in EXPERIMENTS else ""
     cost, size = paper_cost(name), data_size(config)
     planned = {"training": training_work(config, size, cost), "evaluation": evaluation_work(config, size, cost)}
-    if forms.get(""):
-        planned["fine-tuning"] = training_work(open_config(f"{file}:{forms['']}"), size, cost)
+    if form:
+        planned["fine-tuning"] = training_work(open_config(f"{file}:{form}"), size, cost)
     assert {kind for _, kind in stated} == set(planned)
     for hours, kind in stated:
         assert float(hours) == pytest.approx(planned[kind].seconds(H200) / 3600, rel=0.05, abs=0.006)
