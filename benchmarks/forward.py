@@ -14,7 +14,7 @@ batches have 256 images and the trunk is bfloat16. Prints one JSON object; witho
 from collections.abc import Callable
 import sys
 import time
-from typing import Any
+from typing import Any, get_args
 
 from flax import nnx
 import jax
@@ -23,14 +23,15 @@ from program import finish, new_parser, parse
 from timing import default_dtype, in_turn, on_accelerator
 
 import castream_jax as castream
-from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Dtype
+from castream_jax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from castream_jax.commands.bench import machine
+from castream_jax.kernels.precision import Dtype
 from castream_jax.runtime.cpu import prepare_cpu
 
 try:
-    from pytorch_models import can_compile, torch, torchvision
+    from pytorch_models import can_compile, computing_in, torch, torchvision
 except ModuleNotFoundError:
-    torch = torchvision = can_compile = None
+    torch = torchvision = can_compile = computing_in = None
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--backbones", default="resnet50,convnext_tiny,efficientnet_b0")
     parser.add_argument("--batch", type=int, default=256 if on_accelerator() else 16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="of the trunk")
+    parser.add_argument("--dtype", choices=get_args(Dtype), default=default_dtype(), help="of the trunk")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parse(parser, backbones="resnet18", batch=2, size=64, rounds=1)
     pixels = np.random.default_rng(0).random((arguments.batch, arguments.size, arguments.size, 3), np.float32)
@@ -58,11 +59,11 @@ def measure(name: str, pixels: np.ndarray, dtype: Dtype, rounds: int) -> dict[st
     compiled, result = jax_forward(name, pixels, dtype)
     sides: dict[str, Callable[[], object]] = {"jax": compiled}
     if torchvision is not None and can_compile is not None and not name.startswith("cifar"):
-        sides["torch"] = torch_forward(name, pixels, autocast=dtype == "bfloat16")
+        sides["torch"] = torch_forward(name, pixels, dtype)
         if can_compile():
-            sides["torch_compiled"] = torch_forward(name, pixels, autocast=dtype == "bfloat16", compiled=True)
+            sides["torch_compiled"] = torch_forward(name, pixels, dtype, compiled=True)
         if dtype == "float32":
-            sides["torch_bfloat16"] = torch_forward(name, pixels, autocast=True)
+            sides["torch_bfloat16"] = torch_forward(name, pixels, "bfloat16")
     seconds = in_turn(sides, rounds)
     result["images_per_second"] = {side: round(len(pixels) / value, 1) for side, value in seconds.items()}
     if "torch" in seconds:
@@ -91,7 +92,7 @@ def jax_forward(name: str, pixels: np.ndarray, dtype: Dtype) -> tuple[Callable[[
     return lambda: jax.block_until_ready(compiled(trunk, on_device)), {k: round(v, 2) for k, v in seconds.items()}
 
 
-def torch_forward(name: str, pixels: np.ndarray, *, autocast: bool, compiled: bool = False) -> Callable[[], object]:
+def torch_forward(name: str, pixels: np.ndarray, dtype: Dtype, *, compiled: bool = False) -> Callable[[], object]:
     """torchvision's forward pass, normalisation included, on the device that JAX uses."""
     assert torch is not None
     assert torchvision is not None
@@ -103,7 +104,8 @@ def torch_forward(name: str, pixels: np.ndarray, *, autocast: bool, compiled: bo
 
     @torch.no_grad()
     def run() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+        assert computing_in is not None
+        with computing_in(dtype, device):
             run_model((images - mean) / std).cpu()
 
     return run

@@ -10,7 +10,7 @@ is shared between heads.
 
 from collections.abc import Callable, Sequence
 
-from pytorch_models import Network, can_compile, normalise
+from pytorch_models import Network, can_compile, computing_in, normalise
 from pytorch_official import EPSILON, ROWS_PER_STEP, Results, blur
 import torch
 from torch.nn import functional
@@ -118,7 +118,7 @@ def prepare(network: Network, *, compiled: bool = True, dtype: str = "float32") 
     run = torch.compile(network.run_trunk, dynamic=False) if compiled and can_compile() else network.run_trunk
 
     def run_trunk(inputs: torch.Tensor) -> list[torch.Tensor]:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        with computing_in(dtype, inputs.device.type):
             return [stage.float() for stage in run(inputs)]
 
     network.run_trunk = run_trunk

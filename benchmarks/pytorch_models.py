@@ -148,3 +148,9 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def can_compile() -> bool:
     """Whether `torch.compile` can work here: on a CPU it needs a C++ compiler."""
     return torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def computing_in(dtype: str, device: str) -> torch.autocast:
+    """Around what computes in `dtype`. PyTorch's default for float32 on a GPU is TF32 in convolutions alone."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype == "tensorfloat32"
+    return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")

@@ -7,7 +7,7 @@ from flax import nnx
 import numpy as np
 
 import castream_jax as castream
-from castream_jax.backbones.backbone import Dtype
+from castream_jax.kernels.precision import Dtype
 
 _ARRAYS = Path("golden", "castream_cifar10_resnet20.npz")  # 200 CIFAR-10 images through the official code
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.kernels.convolution import convolution
-from castream_jax.kernels.precision import PRECISION
+from castream_jax.kernels.precision import precision
 from castream_jax.kernels.product import product
 
 _Arrays = TypeVar("_Arrays", bound=tuple)  # the input and the parameters of a layer, None where it has none
@@ -171,7 +171,6 @@ def linear(
         bias_init=bias_init,
         dot_general=_dot_general,
         promote_dtype=_to_type_of_input,
-        precision=PRECISION,
         rngs=rngs,
     )
 
@@ -179,6 +178,7 @@ def linear(
 def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> Array:
     if x.ndim == 2:
         return product(x, kernel)
+    options["precision"] = precision()
     return lax.dot_general(x, kernel, dimension_numbers, **options)
 
 

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from flax import nnx
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32, Shaped
 import numpy as np
 
 from castream_jax.concrete import check_range
+from castream_jax.kernels.precision import Dtype, computing_in
 
 # What users pass: NumPy's arrays or JAX's.
 AnyArray: TypeAlias = Array | np.ndarray
@@ -23,9 +24,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Which boundaries a stream reads: a name of `Backbone.named_taps`, or their numbers.
 Taps: TypeAlias = Literal["official", "stages"] | Sequence[int]
-
-
-Dtype: TypeAlias = Literal["float32", "bfloat16"]
 
 # S0 … SL, each of its own size: an axis that begins with an underscore need not be the same in all of them.
 Features: TypeAlias = tuple[Float32[Array, "b _hl _wl _dl"], ...]
@@ -45,7 +43,9 @@ class Backbone(nnx.Module):
         stage_dims: channels of S0 … SL.
         stride: pixels per position of the last stage, in each direction.
         mean, std: per-channel normalisation of pixels in [0, 1].
-        dtype: type that the trunk computes in. Parameters, stages, heads and the classifier are float32 whatever it is.
+        dtype: type that the trunk computes in, see `Dtype`. Parameters, stages, heads and the classifier are float32
+            whatever it is. It can be set.
+        dtypes: what it can be.
 
     Examples:
         >>> backbone = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
@@ -56,7 +56,8 @@ class Backbone(nnx.Module):
         (1, 10)
     """
 
-    dtype: Dtype = "float32"
+    dtypes: ClassVar[tuple[str, ...]] = get_args(Dtype)
+    _dtype: Dtype = "float32"
 
     def __init__(
         self,
@@ -86,6 +87,16 @@ class Backbone(nnx.Module):
         self.stride = stride
         self.mean = tuple(mean)
         self.std = tuple(std)
+
+    @property
+    def dtype(self) -> Dtype:
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: Dtype) -> None:
+        if dtype not in self.dtypes:
+            raise ValueError(f"dtype must be one of {', '.join(self.dtypes)} for {self.name}, got {dtype!r}.")
+        self._dtype = dtype
 
     def normalise(self, pixels: Float[AnyArray, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Pixels in [0, 1] to the trunk's input."""
@@ -142,7 +153,7 @@ class Backbone(nnx.Module):
                 f"{self.name} needs images of at least {self.stride} x {self.stride} pixels, "
                 f"got {pixels.shape[1]} x {pixels.shape[2]}: choose a larger image size."
             )
-        return self.normalise(pixels).astype(self.dtype)
+        return self.normalise(pixels).astype("bfloat16" if self.dtype == "bfloat16" else "float32")
 
     def _run(
         self, parts: Sequence[Callable[[Array], Array]], x: Array, offsets: Mapping[int, Array] | None = None
@@ -151,7 +162,8 @@ class Backbone(nnx.Module):
         at_boundary = {self.taps[stage]: offset for stage, offset in (offsets or {}).items()}
         boundaries, images = [], x.shape[0]
         for number, part in enumerate(parts):
-            x = part(x)
+            with computing_in(self.dtype):
+                x = part(x)
             if x.ndim != 4 or x.shape[0] != images or x.shape[-1] != self.boundary_dims[number]:
                 raise ValueError(
                     f"Part {number} of {self.name} must give features [B, h, w, {self.boundary_dims[number]}] with "

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Float32
 from castream_jax.backbones.backbone import Backbone, Features, Pixels, Taps
 from castream_jax.backbones.registry import register_backbone
 from castream_jax.kernels.gelu import gelu
+from castream_jax.kernels.precision import computing_in
 from castream_jax.layers import Conv, Sequential, identity, layer_norm, linear
 
 _INIT = nnx.initializers.normal(0.02)
@@ -84,9 +85,10 @@ class ConvNext(Backbone):
         *blocks, last_block = last_stage  # pyright: ignore[reportGeneralTypeIssues]
         boundaries = self._run(parts, self._checked_input(pixels))
         x = boundaries[-1]
-        for block in blocks:
-            x = block(x)
-        residual = last_block.block(x).astype(jnp.float32)
+        with computing_in(self.dtype):
+            for block in blocks:
+                x = block(x)
+            residual = last_block.block(x).astype(jnp.float32)
         x = x.astype(jnp.float32)
         boundaries.append(last_block.add(x, residual))
         return self._taken(boundaries), residual, lambda features: last_block.add(x, features)

@@ -136,6 +136,8 @@ class ImportedBackbone(Backbone):
         weights: name -> `TrunkArray`.
     """
 
+    dtypes = ("float32", "bfloat16")  # that there are programs for
+
     def __init__(self, trunk: Trunk, weights: Mapping[str, Any], taps: Taps | None = None):
         last = trunk.boundaries[-1]
         super().__init__(

@@ -5,17 +5,17 @@ import hashlib
 import importlib.resources
 import os
 from pathlib import Path
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from castream_jax.backbones.backbone import Backbone, Dtype, Taps
+from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.imported_folder import is_imported, read_imported
 from castream_jax.backbones.registry import abstract_backbone, create_backbone
 from castream_jax.backbones.saved import read_saved
+from castream_jax.kernels.precision import Dtype
 from castream_jax.layers import BatchNorm
 from castream_jax.runtime.traced_rngs import traced_rngs
 from castream_jax.weights.download import fetch_weights
@@ -117,11 +117,10 @@ def load_backbone(
     Raises:
         FileNotFoundError: if `weights` is the path of nothing.
         OtherClassesError: if the weights have another number of classes.
-        ValueError: if the weights are unreadable, belong to another architecture, or are not published.
+        ValueError: if the weights are unreadable, belong to another architecture, or are not published; or for
+            another dtype.
         ConnectionError: if published weights cannot be downloaded.
     """
-    if dtype not in get_args(Dtype):
-        raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, got {dtype!r}.")
     folder = name if weights is None else weights
     if isinstance(folder, str | os.PathLike) and is_imported(folder):
         given = None if weights is None else os.fspath(name)
@@ -134,6 +133,7 @@ def load_backbone(
             f"weights must be a path or a name, got {type(weights).__name__}: load_torch_state_dict takes tensors."
         )
     backbone = abstract_backbone(name, num_classes, taps=taps)
+    backbone.dtype = dtype
     state_dict = _own_names(backbone, _read(name, os.fspath(weights)))
     if new_classifier:
         state_dict |= fresh_classifier(backbone, seed)
@@ -143,7 +143,6 @@ def load_backbone(
         if classes := _other_classes(backbone, state_dict):
             raise OtherClassesError(f"{weights}: {error}", classes) from error
         raise ValueError(f"{weights}: {error}") from error
-    backbone.dtype = dtype
     backbone.set_attributes(BatchNorm, folded=fold_batch_norm, raise_if_not_found=False)
     return backbone
 

@@ -152,7 +152,7 @@ def abstract_model(config: Config) -> Model:
             backbone = abstract_imported(Path(fields.weights), fields.taps)
         else:
             backbone = abstract_backbone(fields.name, fields.num_classes, taps=fields.taps)
-    backbone.dtype = config.backbone.dtype
+        backbone.dtype = fields.dtype
     return _with_heads(config, backbone, _abstract_streams(config, backbone))
 
 

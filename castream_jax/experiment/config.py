@@ -76,7 +76,7 @@ def base_config() -> Config:
             # file, name of weights ("imagenet1k_v1") or folder of `castream import`; empty only to train the backbone
             "weights": "",
             "num_classes": 1000,  # classes of its classifier; the data must have as many
-            "dtype": "float32",  # type the trunk computes in; or "bfloat16"
+            "dtype": "float32",  # type the trunk computes in; or "tensorfloat32" or "bfloat16"
             "taps": "official",  # feature maps that streams read; or "stages", see Backbone
             "new_classifier": False,  # to fine-tune: keep the weights of the trunk alone, draw the classifier anew
         }

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.kernels.computed_once import computed_once
-from castream_jax.kernels.precision import PRECISION
+from castream_jax.kernels.precision import precision
 from castream_jax.kernels.shifted_images import shifted_images
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -32,7 +32,7 @@ def textbook(
         padding=padding,
         dimension_numbers=_LAYOUT,
         feature_group_count=groups,
-        precision=PRECISION,
+        precision=precision(),
     )
 
 
@@ -65,7 +65,7 @@ def convolution(
     if kernel.shape[0] == groups == 1 and not any(map(any, padding)):
         # A matrix product on every platform: 1.4 x faster for ResNet-50 on a CPU, the same elsewhere.
         x = x[:, ::stride, ::stride]
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=PRECISION)
+        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision())
     options = {"stride": stride, "padding": padding, "groups": groups}
     return lax.platform_dependent(
         x, kernel, cpu=functools.partial(on_cpu, **options), default=functools.partial(textbook, **options)
@@ -98,7 +98,7 @@ def _backward(stride: int, padding: Padding, residuals: tuple[Array, Array], cot
     of_kernel = [(low, (m - 1) * stride + k - n - low) for low, n, m, k in sizes]
     of_input = [(k - 1 - low, n - 1 - (m - 1) * stride + low) for low, n, m, k in sizes]
     convolve = functools.partial(
-        lax.conv_general_dilated, window_strides=(1, 1), dimension_numbers=_LAYOUT, precision=PRECISION
+        lax.conv_general_dilated, window_strides=(1, 1), dimension_numbers=_LAYOUT, precision=precision()
     )
     return (
         convolve(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), padding=of_input, lhs_dilation=(stride, stride)),

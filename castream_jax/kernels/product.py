@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from castream_jax.kernels import times_transposed
-from castream_jax.kernels.precision import PRECISION
+from castream_jax.kernels.precision import precision
 
 
 def textbook(x: Float[Array, "b i"], kernel: Float[Array, "i o"]) -> Float[Array, "b o"]:
     """`x @ kernel`."""
-    return jnp.matmul(x, kernel, precision=PRECISION)
+    return jnp.matmul(x, kernel, precision=precision())
 
 
 @jax.custom_vjp
@@ -22,7 +22,7 @@ def on_cpu(x: Float[Array, "b i"], kernel: Float[Array, "i o"]) -> Float[Array, 
 
 def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    of_kernel = jnp.einsum("bi,bo->io", x, cotangent, precision=PRECISION)
+    of_kernel = jnp.einsum("bi,bo->io", x, cotangent, precision=precision())
     return times_transposed.on_cpu(cotangent, kernel), of_kernel
 
 

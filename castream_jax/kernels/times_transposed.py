@@ -4,14 +4,14 @@ from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from castream_jax.kernels.precision import PRECISION
+from castream_jax.kernels.precision import precision
 
 _PARTS = 8
 
 
 def textbook(y: Float[Array, "b o"], kernel: Float[Array, "i o"]) -> Float[Array, "b i"]:
     """`y @ kernel.T`."""
-    return jnp.einsum("bo,io->bi", y, kernel, precision=PRECISION)
+    return jnp.einsum("bo,io->bi", y, kernel, precision=precision())
 
 
 def on_cpu(y: Float[Array, "b o"], kernel: Float[Array, "i o"]) -> Float[Array, "b i"]:
@@ -25,7 +25,7 @@ def on_cpu(y: Float[Array, "b o"], kernel: Float[Array, "i o"]) -> Float[Array, 
         return textbook(y, kernel)
     parts = kernel.reshape(_PARTS, rows // _PARTS, -1)
     repeated = jnp.broadcast_to(y[None], (_PARTS, *y.shape))
-    return jnp.einsum("pbo,pio->bpi", repeated, parts, precision=PRECISION).reshape(-1, rows)
+    return jnp.einsum("pbo,pio->bpi", repeated, parts, precision=precision()).reshape(-1, rows)
 
 
 def times_transposed(y: Float[Array, "b o"], kernel: Float[Array, "i o"]) -> Float[Array, "b i"]:

@@ -29,7 +29,6 @@ PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if '__name__ == 
 # is given counts beside --quick, and the shapes are those asked for. What PyTorch's sides add is there where PyTorch is
 # installed.
 COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
-    ("bfloat16.py --quick --images 2", {"images": 2}),
     ("compilations.py --quick", {"compilations": {"load_backbone": 0, "stream": 1, "create_backbone": 1}}),
     (
         "data_pipeline.py --quick --path {inputs}/imagenet --split train --images 4 --rounds 2 --threads 2",
@@ -52,6 +51,7 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
         {"backbone": "cifar_resnet8", "many": {"images": 4}},
     ),
     ("forward.py --quick", {"batch": 2, "dtype": "float32"}),
+    ("forward.py --quick --backbones cifar_resnet8 --dtype tensorfloat32", {"dtype": "tensorfloat32"}),
     (
         "forward.py --quick --unprepared --backbones cifar_resnet8,cifar_resnet20 --batch 3 --size 24 --dtype bfloat16 "
         "--rounds 2",
@@ -92,6 +92,7 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
         "train_step.py --quick --backbone cifar_resnet8 --batch 4 --size 24 --dtype bfloat16 --rounds 2",
         {"backbone": "cifar_resnet8", "batch": 4, "size": 24, "dtype": "bfloat16"},
     ),
+    ("trunk_precision.py --quick --images 2", {"images": 2, "emulated": ["tensorfloat32", "three passes"]}),
 ]
 
 # What programs cannot do without.
@@ -165,7 +166,7 @@ def run(command: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(("command", "expected"), COMMANDS, ids=[command for command, _ in COMMANDS])
 def test_runs(command: str, expected: Mapping[str, Any], inputs, tmp_path: Path, request):
-    if command.startswith(("bfloat16", "deviation")):
+    if command.startswith(("trunk_precision", "deviation")):
         request.getfixturevalue("shared")
     for package in NEEDED.get(command.partition(".")[0], ()):
         if importlib.util.find_spec(package) is None:

@@ -70,6 +70,11 @@ def test_bfloat16_is_near_float32(tiny, pixels, golden):
     assert 1e-4 < np.abs(np.asarray(logits) - golden).max() < 0.05 * np.ptp(golden)
 
 
+def test_a_type_without_programs_is_refused():
+    with pytest.raises(ValueError, match="one of float32, bfloat16 for Tiny, got 'tensorfloat32'"):
+        castream.load_backbone("Tiny", TINY, dtype="tensorfloat32")
+
+
 def test_derivatives_are_those_of_differences(tiny, pixels):
     """Of the logits with respect to the pixels, a stage, and the representation."""
     images = jnp.asarray(pixels[:1])
