@@ -12,6 +12,7 @@ from castream_jax.attribution import (  # noqa: F401 - they register their metho
     rise,
     scorecam,
     shapleycam,
+    transformer_attention,
 )
 from castream_jax.attribution.attribute import attribute, saliency_maps
 from castream_jax.attribution.inputs import Inputs

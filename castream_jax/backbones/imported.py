@@ -14,6 +14,11 @@ network whose vector is no function of the last map, as a class token, there are
     target.DTYPE        weights, x -> maps, vector, features, context        features: what class activation maps weigh
     complete            weights, context, features -> last map, vector
     complete_back       weights, context, features, (last map, vector) -> (features,)
+
+Of a transformer in whose blocks every token attends to all n tokens, first those that are no patches, then the patches:
+
+    attention.DTYPE             weights, x -> [B, blocks, n, n]            the mean over heads; rows sum to one
+    attention_gradients.DTYPE   weights, x, classes -> [B, blocks, n]      see `ImportedBackbone.attention_gradients`
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +31,9 @@ from flax import nnx
 import jax
 import jax.export
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
-from castream_jax.backbones.backbone import Backbone, Features, Pixels, Taps
+from castream_jax.backbones.backbone import AnyArray, Backbone, Features, Pixels, Taps
 from castream_jax.backbones.pooled_stages import PooledStages
 
 
@@ -194,6 +199,37 @@ class ImportedBackbone(Backbone):
 
     def classify(self, representation: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self._program("classify", "classify_back", (), (representation,))
+
+    def attention(self, pixels: Pixels) -> Float32[Array, "b blocks n n"]:
+        """Of a transformer, the attention between all n tokens in every block, averaged over its heads.
+
+        Raises:
+            ValueError: if the trunk has no such attention, see `has_attention`.
+        """
+        return self._of_attention("attention").call(self.arrays(), self._checked_input(pixels))
+
+    def attention_gradients(self, pixels: Pixels, classes: Int[AnyArray, " b"]) -> Float32[Array, "b blocks n"]:
+        """Of a transformer, what the attention to each of n tokens in every block adds to the logit of `classes`.
+
+        The output of a block is handed to the network's own pooling and classifier, as if it were that of the last one.
+        The derivative of the logit with respect to the block's attention, where it is positive, is averaged over heads
+        and over the tokens that attend (LeGrad, arXiv:2404.03214).
+
+        Raises:
+            ValueError: if the trunk has no such attention.
+        """
+        program = self._of_attention("attention_gradients")
+        return program.call(self.arrays(), self._checked_input(pixels), jnp.asarray(classes, jnp.int32))
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it is a transformer in each of whose blocks every token attends to all."""
+        return any(name.startswith("attention.") for name, _ in self.trunk.programs)
+
+    def _of_attention(self, name: str) -> Program:
+        if not self.has_attention:
+            raise ValueError(f"{self.name} has no attention between all of its patches.")
+        return self.trunk.program(f"{name}.{self.dtype}")
 
     def _program(self, name: str, back: str, fixed: tuple[Any, ...], moved: tuple[Any, ...]) -> Any:
         suffix = f".{self.dtype}" if name == "stages" else ""

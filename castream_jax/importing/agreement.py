@@ -44,7 +44,7 @@ def _compared(
     varied = False
     for kind, pixels in _images(network.image_size).items():
         x = ((pixels - np.asarray(network.mean)) / np.asarray(network.std)).astype(np.float32)
-        logits, marked = _of_torch(network, functions, x)
+        logits, marked, attention = _of_torch(network, functions, x)
         if logits.shape != (_IMAGES, num_classes) or not np.isfinite(logits).all():
             raise ValueError(f"{network.name} gives logits that are not finite: look at its weights.")
         varied = varied or bool(np.ptp(logits, axis=0).max() > 1e-5 * np.ptp(logits))
@@ -52,6 +52,9 @@ def _compared(
         for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
             shown = network.last if boundary.mark == "last" else boundary.mark
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
+        if functions.blocks:
+            ours = jax.jit(lambda w, x: functions.attention(w, x))(weights, x)
+            _note(deviations, f"attention in its blocks, {kind}", ours, attention)
         if network.target is not None:
             assert vector is not None
             _, _, features, context = jax.jit(lambda w, x: functions.target(w, x))(weights, x)
@@ -125,19 +128,17 @@ def _images(size: int) -> dict[str, np.ndarray]:
     return {"noise": noise, "smooth images": (smooth - low) / (high - low)}
 
 
-def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits, and the maps at the boundaries, `[B, h, w, d]`, by the network itself."""
+def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Logits, the maps at the boundaries, `[B, h, w, d]`, and `Functions.attention`, by the network itself."""
     import torch  # pyright: ignore[reportMissingImports]
 
     found: dict[str, Any] = {}
     modules = dict(network.module.named_modules())
     handles = []
-    for boundary in functions.boundaries:
-        name = network.last if boundary.mark == "last" else boundary.mark
+    named = {b.mark: network.last if b.mark == "last" else b.mark for b in functions.boundaries}
+    for mark, name in (named | {name: name for _, name in functions.blocks}).items():
         if name in modules:
-            handles.append(
-                modules[name].register_forward_hook(lambda _, __, y, mark=boundary.mark: found.__setitem__(mark, y))
-            )
+            handles.append(modules[name].register_forward_hook(lambda _, __, y, mark=mark: found.__setitem__(mark, y)))
     try:
         with torch.no_grad():
             images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
@@ -148,7 +149,8 @@ def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np
         for handle in handles:
             handle.remove()
     maps = [_as_map(found[boundary.mark].numpy(), boundary, network) for boundary in functions.boundaries]
-    return logits.numpy(), maps
+    attention = [found[name].numpy().mean(1) for _, name in functions.blocks]
+    return logits.numpy(), maps, np.stack(attention, 1) if attention else np.empty(0)
 
 
 def _as_map(value: np.ndarray, boundary: Boundary, network: Network) -> np.ndarray:

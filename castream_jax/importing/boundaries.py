@@ -42,6 +42,16 @@ def find_boundaries(network: Network, graph: Graph) -> tuple[tuple[Boundary, ...
     return tuple(boundaries), int(logits[1])
 
 
+def find_attention(network: Network, graph: Graph, last: Boundary) -> tuple[tuple[str, str], ...]:
+    """Blocks and the marks of their attention, where in each of them every token attends to all; else nothing."""
+    tokens = network.prefix_tokens + last.height * last.width
+    for block, attention in network.attention:
+        shape = _shape(graph.marks[attention]) if {block, attention} <= graph.marks.keys() else None
+        if shape is None or len(shape) != 4 or shape[2:] != (tokens, tokens):
+            return ()
+    return network.attention if last.layout == "tokens" else ()
+
+
 def _boundary(mark: str, network: Network, graph: Graph) -> Boundary:
     shape = _shape(graph.marks[mark])
     shown = network.last if mark == LAST else mark

@@ -110,7 +110,7 @@ def _hooks(network: Network) -> Iterator[None]:
     """Marks on the outputs of sub-modules, and on the input of the last block."""
     mark = _mark_operation()[1]
     modules = dict(network.module.named_modules())
-    names = {name: name for name in network.taps}
+    names = {name: name for name in (*network.taps, *sum(network.attention, ()))}
     if network.last != "forward_features":
         names[network.last] = LAST
     if network.pooled in modules and network.pooled:

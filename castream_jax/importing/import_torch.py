@@ -10,7 +10,7 @@ import numpy as np
 from castream_jax.backbones.imported import Boundary as SavedBoundary
 from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
 from castream_jax.importing.agreement import check_against_torch
-from castream_jax.importing.boundaries import find_boundaries
+from castream_jax.importing.boundaries import find_attention, find_boundaries
 from castream_jax.importing.capture import capture
 from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.network import Network
@@ -72,7 +72,7 @@ def convert(network: Network) -> ImportedBackbone:
     boundaries, num_classes = find_boundaries(network, graph)
     if network.class_names and len(network.class_names) != num_classes:
         raise ValueError(f"{network.name} has {num_classes} classes, and class_names {len(network.class_names)} names.")
-    functions = Functions(network, graph, boundaries)
+    functions = Functions(network, graph, boundaries, find_attention(network, graph, boundaries[-1]))
     weights = {
         name: np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if name in graph.kernels else value
         for name, value in graph.weights.items()

@@ -28,6 +28,7 @@ class Network:
         grid: rows and columns of patches of a transformer; None where they make a square.
         target: of a network whose class token, or whose own pooling, is no function of the patches of the last
             boundary: the last block, and the normalisation in it whose patches class activation maps weigh.
+        attention: of a transformer, each block and the sub-module in it that hands on its attention `[B, heads, n, n]`.
         resize: how images get `image_size`, see `ImageSpec`.
         class_names: name of class k at position k; empty where they are not known.
     """
@@ -44,6 +45,7 @@ class Network:
     prefix_tokens: int = 0
     grid: tuple[int, int] | None = None
     target: tuple[str, str] | None = None
+    attention: tuple[tuple[str, str], ...] = ()
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
 

@@ -80,6 +80,7 @@ def describe_timm(module: Any, image_size: int | None, taps: Sequence[str] | Non
         prefix_tokens=prefix,
         grid=None if grid is None else tuple(grid),
         target=target,
+        attention=_attention(module),
         class_names=tuple(config.get("label_names") or _imagenet_names(module, config)),
     )
 
@@ -98,6 +99,14 @@ def _taps(module: Any, name: str) -> tuple[str, ...]:
     if not taps:
         raise ValueError(f"{name} does not say where its feature maps are: name sub-modules with taps=.")
     return taps
+
+
+def _attention(module: Any) -> tuple[tuple[str, str], ...]:
+    """Each block and the dropout of its attention, which in inference mode hands on what it is given."""
+    blocks = getattr(module, "blocks", ())
+    if not all(hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks):
+        return ()
+    return tuple((f"blocks.{number}", f"blocks.{number}.attn.attn_drop") for number, _ in enumerate(blocks))
 
 
 def _target(module: Any, name: str) -> tuple[str, str]:

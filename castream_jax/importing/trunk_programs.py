@@ -35,8 +35,15 @@ class Boundary(NamedTuple):
 class Functions:
     """What an imported trunk computes, as functions of JAX arrays."""
 
-    def __init__(self, network: Network, graph: Graph, boundaries: Sequence[Boundary]):
+    def __init__(
+        self,
+        network: Network,
+        graph: Graph,
+        boundaries: Sequence[Boundary],
+        blocks: Sequence[tuple[str, str]] = (),
+    ):
         self.network, self.graph, self.boundaries = network, graph, tuple(boundaries)
+        self.blocks = tuple(blocks)  # of a transformer: the marks of their outputs, and of the attention in them
         self.has_vector = network.pooled != "average"
         self.constant_map = False  # whether the classifier insists on the size of the last map
 
@@ -68,6 +75,40 @@ class Functions:
             given = {marks[LAST]: self._constant(representation, last)}
         weights_of = self._weights(weights, representation.dtype)
         return to_torch(evaluate(self.graph, [self.graph.output], weights_of | given, {}, representation.shape[0])[0])
+
+    def attention(self, weights: Weights, x: Array) -> Array:
+        """Attention in every block, the mean over its heads: `[B, blocks, n, n]`."""
+        given = self._weights(weights, x.dtype) | {self.graph.inputs: ChannelsLast(x)}
+        nodes = [self.graph.marks[attention] for _, attention in self.blocks]
+        values = evaluate(self.graph, nodes, given, {}, x.shape[0])
+        return jnp.stack([value.astype(jnp.float32).mean(1) for value in values], 1)
+
+    def attention_gradients(self, weights: Weights, x: Array, classes: Array) -> Array:
+        """What attention in a block adds to the logit that its own output would give, `[B, blocks, n]`.
+
+        The output of the block is handed to what follows the last one. The derivative of the logit of `classes` with
+        respect to the block's attention, where positive, is averaged over heads and over the tokens that attend.
+        """
+        graph, marks, images = self.graph, self.graph.marks, x.shape[0]
+        known = self._weights(weights, x.dtype)
+        outputs = [marks[block] for block, _ in self.blocks]
+        attention = [marks[name] for _, name in self.blocks]
+        values = evaluate(graph, [*outputs, *attention], known | {graph.inputs: ChannelsLast(x)}, {}, images)
+        before = [
+            {graph.inputs: ChannelsLast(x)},
+            *({node: value} for node, value in zip(outputs, values, strict=False)),
+        ]
+
+        def logit(number: int, offset: Array) -> Array:
+            (tokens,) = evaluate(graph, [outputs[number]], known | before[number], {attention[number]: offset}, images)
+            (logits,) = evaluate(graph, [graph.output], known | {outputs[-1]: tokens}, {}, images)
+            return jnp.take_along_axis(to_torch(logits), classes[:, None], 1).astype(jnp.float32).sum()
+
+        gradients = [
+            jax.grad(logit, 1)(number, jnp.zeros_like(value)).astype(jnp.float32)
+            for number, value in enumerate(values[len(outputs) :])
+        ]
+        return jnp.stack([jnp.maximum(gradient, 0).mean((1, 2)) for gradient in gradients], 1)
 
     def classifier_matrices(self, weights: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
         """Names of the matrices after the pooling, those with an axis of classes if there are such."""
@@ -168,6 +209,11 @@ def export_programs(functions: Functions, shapes: Mapping[str, jax.ShapeDtypeStr
                 results = jax.eval_shape(complete, shapes, context, features)
                 programs["complete"] = _export(complete, shapes, context, features)
                 programs["complete_back"] = _export(_pull_back(complete, 1), shapes, context, features, results)
+        if functions.blocks:
+            (images,) = jax.export.symbolic_shape("b", scope=scope)
+            classes = jax.ShapeDtypeStruct((images,), jnp.int32)
+            programs[f"attention.{dtype}"] = _export(functions.attention, shapes, x)
+            programs[f"attention_gradients.{dtype}"] = _export(functions.attention_gradients, shapes, x, classes)
         if dtype == "float32":
             vector = array(last.dim)
             logits = jax.eval_shape(functions.classify, shapes, vector)

@@ -73,6 +73,11 @@ def open_runs(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
     folder = Path(workdir).resolve()
     names = dict.fromkeys(name for target in targets for name in TARGETS[target])
     needed = [name for name in names if options.form not in EXPERIMENTS[name].without]
+    for target in targets:
+        if not set(TARGETS[target]) & set(needed):
+            raise ValueError(
+                f"{target} has no form {options.form!r}: give another after the colon, or none for the paper's."
+            )
     serves: dict[str, list[str]] = {}
     for name in needed:
         larger = EXPERIMENTS[name].within

@@ -28,12 +28,12 @@ ABLATIONS = "ablations/all"
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        PaperExperiment("imagenet/resnet18", "ImageNet", "ResNet-18"),
+        PaperExperiment("imagenet/resnet18", "ImageNet", "ResNet-18", without=("sample",)),
         PaperExperiment("imagenet/resnet50", "ImageNet", "ResNet-50", within=ABLATIONS),
-        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", without=("small",)),
-        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", without=("small",)),
-        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", "backbone"),
-        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", "backbone"),
+        PaperExperiment("imagenet/convnext_small", "ImageNet", "ConvNeXt-S", without=("small", "sample")),
+        PaperExperiment("imagenet/convnext_base", "ImageNet", "ConvNeXt-B", without=("small", "sample")),
+        PaperExperiment("cub/resnet50", "CUB-200-2011", "ResNet-50", "backbone", without=("sample",)),
+        PaperExperiment("voc/resnet50", "Pascal VOC 2012", "ResNet-50", "backbone", without=("sample",)),
         PaperExperiment(ABLATIONS, "ImageNet", "ResNet-50"),
     )
 }

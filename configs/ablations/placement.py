@@ -54,6 +54,8 @@ def get_config(form: str = "") -> Config:
     config = ablation_rehearsal(name, form) if form else resnet50_on_imagenet(name)
     last = 3 if form else 4  # the small trunks have one stage less
     late = {f"from_s{stage}": stream_config(start_stage=stage) for stage in range(1, last + 1)}
+    if form == "small":  # from the paper's initialisation it guesses after four epochs
+        late["from_s2"].init = "gap"
     config.streams = ConfigDict({"ca": stream_config(start_stage=0), **late}).lock()
     return config
 

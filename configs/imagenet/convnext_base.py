@@ -23,16 +23,16 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
         --config.data.path=IMAGENET
     castream evaluate --workdir workdirs/convnext_base
 
-Forms: `:sample`, a few ImageNet images in `val/`; `:vit`, the official code's other recipe, `common.vit_recipe`.
+Form: `:vit`, the official code's other recipe, `common.vit_recipe`.
 No small ConvNeXt is published: `castream reproduce` leaves this experiment out of its small tables.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, imagenet_sample, vit_recipe
+from common import METHODS, check_form, vit_recipe
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "sample", "vit")
+    check_form(form, "vit")
     name = "ImageNet, ConvNeXt-B"
     config = base_config()
     config.name = name
@@ -58,4 +58,4 @@ def get_config(form: str = "") -> Config:
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
     if form == "vit":
         return vit_recipe(config)
-    return imagenet_sample(config) if form == "sample" else config
+    return config

@@ -13,7 +13,7 @@ which the stream may never have seen the classes: it starts as global average po
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits, vit_recipe
+from common import METHODS, check_form, digits, photographs, vit_recipe
 
 
 def get_config(form: str = "") -> Config:
@@ -21,6 +21,10 @@ def get_config(form: str = "") -> Config:
     name = "ImageNet, EfficientNet-Lite0"
     if form == "small":
         return digits(name)
+    if form:
+        config = photographs(name)
+        config.evaluation.methods = ("gradcam", "attention")
+        return vit_recipe(config, warmup=1, epochs=11) if form == "sample-vit" else config
     config = base_config()
     config.name = name
     # The images of the published accuracy keep their proportions; squashed they lose 4 points.
@@ -33,19 +37,4 @@ def get_config(form: str = "") -> Config:
     config.optimizer.update(schedule="step", decay_every=30.0, decay_factor=10.0)
     config.train.update(target="streams", loss="cross_entropy", epochs=90, batch_size=256)
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
-    if form == "sample-vit":
-        return vit_recipe(sample(config), warmup=1, epochs=11)
-    return sample(config) if form == "sample" else config
-
-
-def sample(config: Config) -> Config:
-    """Few images: the stream starts as GAP, at a fiftieth of the learning rate.
-
-    From the paper's initialisation it reaches 2 % here.
-    """
-    config.name += " (a sample)"
-    config.streams.ca.init = "gap"
-    config.optimizer.update(learning_rate=0.002, schedule="cosine")
-    config.train.update(epochs=12, batch_size=50, log_every=13, checkpoint_every=78)
-    config.evaluation.update(batch_size=10, methods=("gradcam", "attention"), max_images=25, gallery=25)
     return config

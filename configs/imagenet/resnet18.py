@@ -21,15 +21,15 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
         --config.data.path=IMAGENET
     castream evaluate --workdir workdirs/resnet18
 
-Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few ImageNet images in `val/`.
+Form: `:small`, digits and ResNet-8, needs nothing.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits, imagenet_sample
+from common import METHODS, check_form, digits
 
 
 def get_config(form: str = "") -> Config:
-    check_form(form, "small", "sample")
+    check_form(form, "small")
     name = "ImageNet, ResNet-18"
     if form == "small":
         return digits(name)
@@ -54,4 +54,4 @@ def get_config(form: str = "") -> Config:
     # Paper: three methods under GAP and under the stream, on all of `val`. Ours: the attention, the baseline maps and
     # the batch, which changes no number.
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
-    return imagenet_sample(config) if form == "sample" else config
+    return config

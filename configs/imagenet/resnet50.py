@@ -23,18 +23,19 @@ or this experiment alone, IMAGENET being the folder that holds `train/` and `val
         --config.data.path=IMAGENET
     castream evaluate --workdir workdirs/resnet50
 
-Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few ImageNet images in `val/`.
+Forms: `:small`, digits and ResNet-8, needs nothing; `:sample`, a few photographs in `train/` and others in `val/`, and
+EfficientNet-Lite0, which is installed.
 """
 
 from castream_jax.experiment.config import Config, base_config
-from common import METHODS, check_form, digits, imagenet_sample
+from common import METHODS, check_form, digits, photographs
 
 
 def get_config(form: str = "") -> Config:
     check_form(form, "small", "sample")
     name = "ImageNet, ResNet-50"
-    if form == "small":
-        return digits(name)
+    if form:
+        return {"small": digits, "sample": photographs}[form](name)
     config = base_config()
     config.name = name
     # Images of 224 x 224 that lose their proportions: official code, as far as its broken line can be read.
@@ -56,4 +57,4 @@ def get_config(form: str = "") -> Config:
     # Paper: three methods under GAP and under the stream, on all of `val`. Ours: the attention, the baseline maps and
     # the batch, which changes no number.
     config.evaluation.update(protocol="castream", methods=METHODS, max_images=0, baselines=True, batch_size=64)
-    return imagenet_sample(config) if form == "sample" else config
+    return config

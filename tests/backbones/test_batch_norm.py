@@ -95,5 +95,5 @@ def test_a_bfloat16_trunk_gives_float32_stages_near_those_of_float32(weights):
 
 @pytest.mark.usefixtures("unchecked_calls")
 def test_an_unknown_type_is_refused(resnet8_weights):
-    with pytest.raises(ValueError, match="dtype must be one of float32, tensorfloat32, bfloat16 for cifar_resnet8, got 'float16'"):
+    with pytest.raises(ValueError, match=r"dtype must be one of .*bfloat16 for cifar_resnet8, got .float16"):
         castream.load_backbone("cifar_resnet8", resnet8_weights, dtype="float16")  # pyright: ignore[reportArgumentType]

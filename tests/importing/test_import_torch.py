@@ -11,6 +11,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.attribution.inputs import Inputs
+from castream_jax.attribution.methods import parse_method
 from castream_jax.importing.found_taps import found_taps
 from castream_jax.importing.named_network import open_network
 from castream_jax.importing.timm_networks import open_timm
@@ -81,6 +82,41 @@ def test_maps_and_gradients_are_those_of_pytorch(name, options, target, stage, t
         their_logits = module(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy())).numpy()
     for got, expected in ((logits, their_logits), (features, their_features), (gradient, their_gradient)):
         np.testing.assert_allclose(got, expected, atol=1e-5 * max(np.ptp(expected), 1e-6), rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg"])
+def test_rollout_and_legrad_are_those_of_a_loop_over_blocks(pooling, timm, torch):
+    torch.manual_seed(0)
+    options = {"img_size": SIZE, "patch_size": 8, "depth": 3, "embed_dim": 48, "global_pool": pooling}
+    module = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=7, **options).eval()
+    model = castream.Model(castream.import_torch(module, image_size=SIZE), {"own": castream.NativePooling()})
+    pixels = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
+    methods = ("rollout", "legrad", "legrad:2")
+    protocol = castream.Protocol(**{**vars(castream.get_protocol("castream")), "target_class": "label"})
+    inputs = Inputs(model, jnp.asarray(pixels), jnp.array([3, 5]), protocol, 2)
+    calls = {text: parse_method(text) for text in methods}
+    found = {text: call.method.function(inputs, *call.numbers)["own"] for text, call in calls.items()}
+
+    kept: dict[str, list] = {"attention": [], "output": []}
+    for block in module.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda _, __, y: kept["attention"].append(y))
+        block.register_forward_hook(lambda _, __, y: kept["output"].append(y))
+    module(torch.from_numpy(np.array(model.backbone.normalise(jnp.asarray(pixels)).transpose(0, 3, 1, 2))))
+    flow, relevances = torch.eye(17), []
+    for attention, output in zip(kept["attention"], kept["output"], strict=True):
+        flow = (torch.eye(17) + attention.mean(1)) / 2 @ flow
+        logits = module.forward_head(module.norm(output))
+        (gradient,) = torch.autograd.grad(logits[[0, 1], [3, 5]].sum(), attention, retain_graph=True)
+        relevances.append(gradient.clamp(min=0).mean((1, 2))[:, 1:])
+    expected = {
+        "rollout": flow[:, 0, 1:] if pooling == "token" else flow[:, 1:, 1:].mean(1),
+        "legrad": torch.stack(relevances).mean(0),
+        "legrad:2": torch.stack(relevances[1:]).mean(0),
+    }
+    for text, scores in expected.items():
+        scores = scores.detach().numpy().reshape(2, 4, 4)
+        np.testing.assert_allclose(found[text], scores, atol=1e-5 * scores.max(), err_msg=text)
 
 
 def test_what_is_no_classifier_with_maps_is_refused(timm, torch):
