@@ -1,5 +1,7 @@
 """The program in a shell: it starts fast, from anywhere, and completes its commands."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import os
 from pathlib import Path
 import subprocess

@@ -1,5 +1,7 @@
 """CAM, Grad-CAM and its family: their equations in float64 on derivatives that are taken another way."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Mapping
 import dataclasses
 import functools

@@ -8,8 +8,8 @@ import castream_jax as castream
 from castream_jax.attribution.transformer_attention import followed
 
 
-def test_attention_is_followed_through_all_blocks(rng=np.random.default_rng(0)):
-    attention = rng.dirichlet(np.ones(5), size=(2, 3, 5))
+def test_attention_is_followed_through_all_blocks():
+    attention = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3, 5))
     expected = np.stack([np.eye(5)] * 2)
     for block in range(3):
         expected = (attention[:, block] + np.eye(5)) / 2 @ expected

@@ -1,5 +1,7 @@
 """EfficientNet-Lite, which is installed with the package, against stored numbers of another implementation."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import hashlib
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The trunk is frozen: no mode of a module lets the other images of a batch into an image's numbers."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Callable, Sequence
 import copy
 

@@ -1,5 +1,7 @@
 """Random transforms are held to torchvision's operations on the same draws, and to its law of drawing."""
 
+# pyright: reportAttributeAccessIssue=false
+
 # Records that are asked for a box have one:
 # pyright: reportTypedDictNotRequiredAccess=false
 

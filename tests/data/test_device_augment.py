@@ -1,5 +1,7 @@
 """Crops, flips, shifts and brightness on the device, beside those of the host."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import re
 
 import jax

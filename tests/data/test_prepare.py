@@ -1,5 +1,7 @@
 """Prepared data: what is kept of a source, what is not written twice, and what is said when something is wrong."""
 
+# pyright: reportAttributeAccessIssue=false
+
 # Records that are asked for a box or a target have one:
 # pyright: reportTypedDictNotRequiredAccess=false
 

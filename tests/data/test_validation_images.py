@@ -1,5 +1,7 @@
 """Images to validate on are no images to train on, the same ones in every run, of every class."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections import Counter
 from pathlib import Path
 

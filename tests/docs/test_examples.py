@@ -1,5 +1,7 @@
 """The examples in the docstrings of public classes run, and every public class has one."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import doctest
 import inspect
 

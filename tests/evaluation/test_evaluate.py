@@ -1,5 +1,7 @@
 """Whole-dataset evaluation: nothing lost, nothing counted twice, the same on any devices and after interruptions."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Callable
 import json
 import os

@@ -1,5 +1,7 @@
 """NaN is told with the image's name, and gets into no file; what was written before stays."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import json
 from pathlib import Path
 

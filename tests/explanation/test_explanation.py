@@ -1,5 +1,7 @@
 """`castream.explain`: the numbers of the library and of the official code, drawn where they belong."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import base64
 import dataclasses
 from html.parser import HTMLParser

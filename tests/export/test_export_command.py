@@ -1,5 +1,7 @@
 """`castream export`: every format of a trained workdir holds the trained model, and says what it is."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import json
 from pathlib import Path
 import shutil

@@ -1,5 +1,7 @@
 """Backbones, methods and sources from outside the package: one file and one entry point each."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Iterator
 import importlib
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What products of a trunk are computed in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flax import nnx
 import jax
@@ -11,6 +11,7 @@ import pytest
 
 import castream_jax as castream
 from castream_jax.backbones.registry import abstract_backbone
+from castream_jax.kernels.precision import Dtype
 from castream_jax.stream import CrossAttentionStream
 
 HIGH, HIGHEST = jax.lax.Precision.HIGH, jax.lax.Precision.HIGHEST
@@ -50,7 +51,8 @@ def precisions(backbone: castream.Backbone, size: int) -> set[tuple[jax.lax.Prec
 @pytest.mark.parametrize("name", [*SIZES, "own"])
 def test_all_products_of_a_trunk_are_in_the_precision_of_its_type(name: str):
     backbone = nnx.eval_shape(lambda: Own(nnx.Rngs(0))) if name == "own" else abstract_backbone(name)
-    for dtype, precision in (("float32", HIGHEST), ("tensorfloat32", HIGH), ("float32", HIGHEST)):
+    choices: Sequence[tuple[Dtype, jax.lax.Precision]] = [("float32", HIGHEST), ("tensorfloat32", HIGH)]
+    for dtype, precision in (*choices, choices[0]):
         backbone.dtype = dtype
         assert precisions(backbone, SIZES.get(name, 8)) == {(precision, precision)}
 

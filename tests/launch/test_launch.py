@@ -1,5 +1,7 @@
 """Launch scripts: what they would run, as their own shells expand it."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import os
 from pathlib import Path
 import shlex

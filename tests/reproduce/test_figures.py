@@ -1,5 +1,7 @@
 """The figures' contents: the attention-CAM identity on real features, and drawn lines against the numbers they show."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from pathlib import Path
 
 from flax import nnx

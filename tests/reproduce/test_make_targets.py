@@ -194,6 +194,7 @@ def test_a_backbone_is_trained_first_and_an_interruption_continues(tmp_path: Pat
     [
         (["table7"], "There is no 'table7' to reproduce: choose from table1, supp-table1"),
         (["table1:tiny"], "There is no form 'tiny' of this experiment: give 'small' or 'sample' after the colon"),
+        (["table1:sample", "supp-table2:sample"], "supp-table2 has no form 'sample': give another after the colon"),
         (["table1", "--configs", "/absent"], "There is no config /absent/imagenet/resnet50.py"),
         (["supp-table4:cifar10", "--data", "/absent"], "'/absent/train' does not exist"),
         (["table1:small", "--config.train.epoch=1"], "did you mean --config.train.epochs=…?"),

@@ -1,5 +1,7 @@
 """Compiled programs on disk: the folder that is used, and what is dropped from it."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import os
 
 import jax

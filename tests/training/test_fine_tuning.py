@@ -1,5 +1,7 @@
 """A backbone trained from weights under GAP, step by step as PyTorch trains torchvision's, then frozen for a stream."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The whole training: resumed after `kill -9` to the same bits, the same on any number of devices, safe from NaN."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import json
 import os
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Weight files: every format read, every broken one refused with one sentence."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Iterable
 import os
 from pathlib import Path
