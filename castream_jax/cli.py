@@ -50,13 +50,15 @@ COMMANDS = (
 
 _EPILOG = """exit status:
   0    done
-  2    a mistake in arguments, config, data or weights, told in one sentence; CASTREAM_TRACEBACK=1 shows where from
+  2    a mistake in arguments, config, data or weights, told in one sentence;
+       CASTREAM_TRACEBACK=1 shows where from
   3    training diverged
   130  interrupted: the same command continues
   141  nobody reads the output any more
 
-Results go to stdout, progress and errors to stderr. NO_COLOR=1 takes the colours off. Completion of commands and
-options in this shell (bash, zsh, tcsh), with the extra castream_jax[completion]:
+Results go to stdout, progress and errors to stderr. NO_COLOR=1 takes the
+colours off. Completion of commands and options in this shell (bash, zsh,
+tcsh), with the extra castream_jax[completion]:
 
   eval "$(castream --print-completion bash)"
 """

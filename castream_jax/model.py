@@ -99,6 +99,11 @@ class Model(nnx.Module):
         for name, head in heads.items():
             if not isinstance(name, str) or not isinstance(head, nnx.Module):
                 raise ValueError(f"heads are {{name: head}}, a text and a module each, got {name!r}: {head!r}.")
+            if not isinstance(head, Head):
+                raise ValueError(
+                    f"Head {name!r} is a {type(head).__name__}, and heads are GlobalAveragePooling, NativePooling and "
+                    "CrossAttentionStream: what pools otherwise can derive from one of these."
+                )
             queries = getattr(head, "num_queries", 1)
             if queries not in (1, backbone.num_classes):
                 raise ValueError(

@@ -69,6 +69,11 @@ COMMANDS = (
     "train --workdir new --config nothing.py",
     "train --workdir new --config good.py --config.data.validation_split=train --config.train.validate_every=1",
     "train --workdir new --config good.py --config.train.epoch=3",
+    "train --workdir new --config good.py --config.streams.ca.depth=3",
+    "train --workdir new --config good.py --config.streams=3",
+    "train --workdir new --config good.py --config.evaluation.methods=gradcamm",
+    "train --workdir new --config good.py --config.evaluation.max_images=-5",
+    "train --print-config",
     "train --workdir new --config good.py --config.train.epochs=many",
     "train --workdir new --config good.py --config.train.batch_size=0",
     "train --workdir new --config good.py --config.optimizer.learning_rate=-1",
@@ -173,7 +178,10 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     model = castream.Model(backbone, {"gap": castream.GlobalAveragePooling()})
     pixels, labels = np.full((2, 16, 16, 3), 0.5, np.float32), np.zeros(2, np.int32)
     maps = {("gap", "gradcam"): np.full((2, 4, 4), 0.5, np.float32)}
+    unregistered = castream.create_backbone("cifar_resnet8", rngs=nnx.Rngs(0))
+    unregistered.name = "mine"
     names: dict[str, Any] = {
+        "unregistered": unregistered,
         "castream": castream,
         "nnx": nnx,
         "np": np,
@@ -215,6 +223,9 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         "castream.CrossAttentionStream((64, 128), start_stage=2, rngs=nnx.Rngs(0))",
         "castream.CrossAttentionStream((64, 128), num_heads=3, rngs=nnx.Rngs(0))",
         "castream.Model(backbone, {})",
+        "castream.Model(backbone, {'own': nnx.Linear(2, 2, rngs=nnx.Rngs(0))})",
+        "castream.save_backbone(unregistered, photo.parent / 'saved')",
+        "castream.save_pretrained(castream.Model(unregistered, dict(model.heads)), photo.parent / 'saved')",
         "castream.Protocol('mine', target_stage='layer4')",
         "castream.get_protocol('castrem')",
     ):

@@ -117,7 +117,7 @@ def test_a_field_that_the_backbone_refuses_is_named_as_it_is_set(images, tmp_pat
         (
             resnet8_weights,
             ["dtype=float64"],
-            "--config.backbone.dtype must be one of float32, bfloat16, got 'float64'.",
+            "--config.backbone.dtype must be one of float32, tensorfloat32, bfloat16 for cifar_resnet8, got 'float64'.",
         ),
         (resnet8_weights, ["taps=layer4"], "--config.backbone.taps must be 'official', 'stages' or numbers of"),
         (seven, [], "Set --config.backbone.num_classes=7; or fine-tune first, with --config.train.target='backbone'"),

@@ -75,6 +75,15 @@ def get_architecture(name: str) -> Architecture:
     return _ARCHITECTURES[name]
 
 
+def check_registered(backbone: Backbone) -> None:
+    """Raises a ValueError unless a backbone of this name can be made again, as whoever loads it from a file must."""
+    if backbone.name not in backbone_names():
+        raise ValueError(
+            f"There is no backbone {backbone.name!r} to load such a file with: register what builds it, with "
+            f"castream.register_backbone({backbone.name!r}, num_classes={backbone.num_classes}), see docs/extend.md."
+        )
+
+
 def create_backbone(name: str, num_classes: int | None = None, *, rngs: nnx.Rngs, taps: Taps | None = None) -> Backbone:
     """A backbone by its name, randomly initialised, in inference mode.
 

@@ -12,6 +12,7 @@ import numpy as np
 from castream_jax.backbones.backbone import Backbone, Taps
 from castream_jax.backbones.imported import ImportedBackbone
 from castream_jax.backbones.imported_folder import write_imported
+from castream_jax.backbones.registry import check_registered
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.runtime.atomic_folder import writing_folder
 from castream_jax.version import __version__
@@ -26,10 +27,12 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> None
 
     Raises:
         FileExistsError: if `directory` exists and holds anything but an earlier backbone.
+        ValueError: if nothing could load it, its name not being registered.
     """
     if isinstance(backbone, ImportedBackbone):
         write_imported(backbone, directory)
         return
+    check_registered(backbone)
     values = {
         "castream_jax": __version__,
         "backbone": backbone.name,

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+import textwrap
 from typing import Any
 
 from castream_jax.commands.start import add_import_option, start, user_path
@@ -9,12 +10,16 @@ from castream_jax.commands.start import add_import_option, start, user_path
 _FORMATS = ("pretrained", "safetensors", "stablehlo", "official")
 
 _EPILOG = """formats:
-  pretrained   model.json, the streams as an Orbax checkpoint, the trunk as safetensors: castream.load_pretrained
-  safetensors  the same without Orbax: model.json, and all arrays in model.safetensors
-  stablehlo    and with a program that gives logits and attention without this package, on CPU, GPU and TPU
-  official     each stream under the official implementation's names, STREAM.safetensors, for PyTorch
+  pretrained   model.json, the streams as an Orbax checkpoint, the trunk as
+               safetensors: castream.load_pretrained
+  safetensors  the same without Orbax: all arrays in model.safetensors
+  stablehlo    and with a program that gives logits and attention without this
+               package, on CPU, GPU and TPU
+  official     each stream under the official implementation's names, for
+               PyTorch: STREAM.safetensors
 
-All but the last have a README.md, the model's card, with the metrics of the workdir's evaluation and how to load it.
+All but the last have a README.md, the model's card, with the metrics of the
+workdir's evaluation and how to load it.
 """
 
 
@@ -24,7 +29,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "export",
         help=text,
-        description=text,
+        description=textwrap.fill(text, 79),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

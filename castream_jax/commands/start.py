@@ -56,6 +56,8 @@ def open_run_config(arguments: argparse.Namespace) -> "Config":
     from castream_jax.experiment.config import open_config
     from castream_jax.experiment.workdir import Workdir
 
+    if not arguments.config and arguments.workdir is None:
+        raise ValueError("There is no config: give one by --config=FILE, or the --workdir of a training.")
     path = arguments.config or Workdir.at(arguments.workdir).config
     if isinstance(path, Path) and not path.is_file():
         raise ValueError(f"There is no config {path}: give one by --config=FILE, see configs/ for examples.")

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains and prints the workdir, or prints the config."""
-    if arguments.print_config and (arguments.config or arguments.workdir):
+    if arguments.print_config:
         print(_printed(open_run_config(arguments), arguments.print_config))
         return
     if arguments.workdir is None:

@@ -194,6 +194,7 @@ def _stack_pixels(records: Sequence[dict[str, Any]]) -> np.ndarray:
     if len(shapes) > 1:
         sizes = " and ".join(f"{height} × {width}" for height, width, _ in sorted(shapes)[:2])
         raise ValueError(
-            f"images of {sizes} pixels cannot share a batch; bring them to one size with Squash or CenterCrop"
+            f"images of {sizes} pixels cannot share a batch; bring them to one size with Squash or CenterCrop, "
+            "config.data.resize='squash' or 'center_crop'"
         )
     return np.stack([r["pixels"] for r in records])

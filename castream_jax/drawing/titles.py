@@ -11,6 +11,8 @@ _METHOD_TITLES = {
     "layercam": "LayerCAM",
     "eigencam": "Eigen-CAM",
     "shapleycam": "ShapleyCAM",
+    "rollout": "Attention rollout",
+    "legrad": "LeGrad",
     "finercam": "Finer-CAM",
     "scorecam": "Score-CAM",
     "ablationcam": "Ablation-CAM",

@@ -248,9 +248,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     for text in arguments:
         field, equals, _ = text.removeprefix("--config.").partition("=")
         if not text.startswith("--config.") or not equals or field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
-            hint = f"did you mean --config.{near[0]}=…?" if near else "fields are set by --config.field=value."
-            raise ValueError(f"The config has no field to set by {text!r}: {hint}")
+            raise ValueError(f"The config has no field to set by {text!r}: {_hint(field, known)}")
     values = flags.FlagValues()
     command = ["castream", *(_as_tuple(text, config) for text in arguments)]
     config_flags.DEFINE_config_dict(
@@ -295,6 +293,19 @@ def _from_json(saved: dict[str, Any]) -> Config:
     with config.unlocked():
         config.streams = ConfigDict(streams).lock()
     return config
+
+
+def _hint(field: str, known: Sequence[str]) -> str:
+    """What may have been meant by a field that is not known: one like it, of its own section where there is that."""
+    if within := [name for name in known if name.startswith(f"{field}.")]:
+        return f"it is a section; set one of its fields, such as --config.{within[0]}=…"
+    section, _, last = field.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == section] if section else []
+    near = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1)
+    if siblings and not near:
+        return f"the fields of {section} are {', '.join(name.rpartition('.')[2] for name in siblings)}."
+    names = [f"{section}.{near[0]}"] if near else difflib.get_close_matches(field, known, n=1)
+    return f"did you mean --config.{names[0]}=…?" if names else "fields are set by --config.field=value."
 
 
 def _field_names(config: Config) -> Iterator[str]:

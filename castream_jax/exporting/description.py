@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from castream_jax.backbones import fingerprint, load_backbone
+from castream_jax.backbones.imported import ImportedBackbone
+from castream_jax.backbones.registry import check_registered
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Head, ImageSpec, Model
 from castream_jax.runtime.atomic_files import json_text
@@ -82,6 +84,8 @@ def describe(
     """
     backbone, images = model.backbone, model.images
     _check_parameters(model)
+    if not isinstance(backbone, ImportedBackbone):
+        check_registered(backbone)
     if images is not None and len(images.class_names) not in (0, backbone.num_classes):
         raise ValueError(f"{len(images.class_names)} class names were given for {backbone.num_classes} classes.")
     description = Description(

@@ -5,6 +5,7 @@ Nothing is loaded and nothing is computed: operations are XLA's count over the l
 
 from collections.abc import Callable, Sequence
 import math
+import textwrap
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -205,8 +206,11 @@ def plan_table(steps: Sequence[PlannedStep], machine: Machine = H200) -> Table:
         show_edge=False,
         pad_edge=False,
         caption_justify="left",
-        caption=f"Hours on {machine.name}, from throughputs. Measured there: {measured}. Assumed: {assumed} · "
-        f"{machine.decoded:,.0f} JPEGs/s · {machine.read / 1e9:g} GB/s. On 8: eight times all of it.",
+        caption=textwrap.fill(
+            f"Hours on {machine.name}, from throughputs. Measured there: {measured}. Assumed: {assumed} · "
+            f"{machine.decoded:,.0f} JPEGs/s · {machine.read / 1e9:g} GB/s. On 8: eight times all of it.",
+            width=76,
+        ),
     )
     table.add_column("Experiment, step")
     table.add_column("State")
@@ -227,7 +231,8 @@ def plan_table(steps: Sequence[PlannedStep], machine: Machine = H200) -> Table:
 
 def _hours(seconds: float) -> tuple[str, str]:
     """On one machine and on eight."""
-    return f"{seconds / 3600:,.2f}", f"{seconds / 3600 / 8:,.2f}"
+    one, eight = (f"{hours:,.2f}" if hours >= 0.005 else "<0.01" for hours in (seconds / 3600, seconds / 3600 / 8))
+    return one, eight
 
 
 def _with_prefix(number: float) -> str:

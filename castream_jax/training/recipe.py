@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from jax.sharding import Mesh
 import numpy as np
 
+from castream_jax.attribution.arguments import check_texts
+from castream_jax.attribution.methods import parse_method
 from castream_jax.data import Source, open_source
 from castream_jax.data.from_config import describe_split
 from castream_jax.data.image_paths import describe_skipped
@@ -13,9 +15,10 @@ from castream_jax.data.source import has_several_labels, stored_labels
 from castream_jax.experiment.build import check_classes, exported_class_names
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.origins import check_data
-from castream_jax.experiment.ranges import check_training_fields
+from castream_jax.experiment.ranges import check_evaluation_fields, check_training_fields
 from castream_jax.experiment.selection import is_reported, validated_split, validation_data
 from castream_jax.experiment.workdir import Workdir
+from castream_jax.protocol import get_protocol
 from castream_jax.runtime.devices import device_remarks
 from castream_jax.runtime.mesh import check_batch_size
 
@@ -23,6 +26,7 @@ from castream_jax.runtime.mesh import check_batch_size
 def check_recipe(config: Config, mesh: Mesh) -> None:
     """Raises a ValueError for fields of a training that cannot be, alone or together."""
     check_training_fields(config)
+    _check_evaluation(config)
     recipe = config.train
     if recipe.loss == "distillation" and recipe.target != "streams":
         raise ValueError(
@@ -50,6 +54,16 @@ def check_recipe(config: Config, mesh: Mesh) -> None:
                     f"Stream {name!r} is class-specific, which is trained from the one label of each image: "
                     "with binary_cross_entropy, images have several."
                 )
+
+
+def _check_evaluation(config: Config) -> None:
+    """What the trained model will be explained by is refused now, and not after the training."""
+    check_evaluation_fields(config)
+    settings = config.evaluation
+    for protocol in (settings.protocol, *settings.further_protocols):
+        get_protocol(protocol)
+    for method in check_texts("config.evaluation.methods", settings.methods):
+        parse_method(method)
 
 
 def open_training_data(config: Config, workdir: Workdir) -> Source:
