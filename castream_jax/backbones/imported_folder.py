@@ -37,7 +37,7 @@ def imported_files(trunk: Trunk) -> set[str]:
 
 
 def write_imported(backbone: ImportedBackbone, directory: str | os.PathLike[str]) -> Path:
-    """Writes the folder, whole or not at all, in the place of an earlier one.
+    """Writes the folder, whole or not at all; replaces an earlier one.
 
     Raises:
         FileExistsError: if `directory` holds anything else.

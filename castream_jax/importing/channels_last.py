@@ -22,13 +22,13 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Kernel(NamedTuple):
-    """The kernel `[k, k, i, o]` of a convolution, in the place of `[o, i, k, k]`."""
+    """The kernel `[k, k, i, o]` of a convolution, instead of `[o, i, k, k]`."""
 
     array: Array
 
 
 class ChannelsLast(NamedTuple):
-    """Images `[B, H, W, C]` in the place of `[B, C, H, W]`."""
+    """Images `[B, H, W, C]` instead of `[B, C, H, W]`."""
 
     array: Array
 

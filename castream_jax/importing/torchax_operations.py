@@ -48,7 +48,7 @@ def jax_operation(target: Any) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _names_that_are_gone() -> Iterator[None]:
-    """Overloads of named axes that PyTorch does not have: a text in the place of each."""
+    """Overloads of named axes that PyTorch does not have: a text instead of each."""
     import torch  # pyright: ignore[reportMissingImports]
 
     packets: Any = torch._ops.OpOverloadPacket
