@@ -16,10 +16,22 @@ import orbax.checkpoint as ocp
 
 from castream_jax.experiment.checkpoint_items import OLD_ITEM, checkpoint_items, old_arguments, state_of
 from castream_jax.experiment.workdir import Workdir
+from castream_jax.runtime.bucket_folder import (
+    fetch,
+    is_copy,
+    look_again,
+    move,
+    remove,
+    remove_there,
+    remove_unfinished,
+    send,
+)
 
 Which = Literal["last", "best"]
 
-CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"  # written last: in a bucket, a checkpoint without is not there
+
+_MAKE_ROOM = "make room on the disk, and the same command continues"
 
 
 class Checkpoints:
@@ -28,8 +40,8 @@ class Checkpoints:
     `checkpoints/<step>/` holds the arrays of the `model` and, apart from them, those of its `training`, `about` (JSON:
     config, fingerprint of the backbone, position in the data, validation score) and the checksums of their files. It is
     written under a temporary name, in the background, and renamed when it is whole, so that a killed process leaves the
-    previous one the newest. The newest ones are kept, and the one with the best score. Process 0 writes; all of them
-    read.
+    previous one the newest. In a bucket, where nothing can be renamed, the checksums are sent last, and make it whole.
+    The newest ones are kept, and the one with the best score. Process 0 writes; all of them read.
     """
 
     def __init__(
@@ -58,8 +70,10 @@ class Checkpoints:
         self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._writing: int | None = None
+        look_again()
         if not read_only:
             if jax.process_index() == 0:
+                remove_unfinished(self._folder, CHECKSUMS)
                 self._folder.mkdir(exist_ok=True)
                 for path in [*self._folder.glob("*.orbax-checkpoint-tmp*"), *self._folder.glob(".deleted-*")]:
                     shutil.rmtree(path)
@@ -68,6 +82,7 @@ class Checkpoints:
                 ocp.CompositeCheckpointHandler(),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             )
+        fetch(self._folder, marker=CHECKSUMS)
 
     @property
     def steps(self) -> list[int]:
@@ -157,6 +172,7 @@ class Checkpoints:
                     gone = self._folder / f".deleted-{step}"
                     (self._folder / str(step)).rename(gone)
                     shutil.rmtree(gone)
+                    remove_there(self._folder / str(step), marker=CHECKSUMS)
         _barrier("checkpoint written")
 
     def restore(self, state: Any, iterator: Any = None, which: Which = "last") -> tuple[int, Any]:
@@ -236,6 +252,7 @@ class Checkpoints:
             written = (path for item in ("about", "model", "training") for path in (temporary / item).rglob("*"))
             checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
             (temporary / CHECKSUMS).write_text(json.dumps(checksums))
+            send(temporary, to=self._folder / str(self._writing), marker=CHECKSUMS)
 
     def _about(self, step: int) -> dict[str, Any]:
         return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
@@ -261,8 +278,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 aside.mkdir(exist_ok=True)
                 for step in damaged:
-                    shutil.rmtree(aside / str(step), ignore_errors=True)
-                    os.replace(self._folder / str(step), aside / str(step))
+                    remove(aside / str(step))
+                    move(self._folder / str(step), aside / str(step))
             _barrier("damaged checkpoints put aside")
             moved = f" and moved to {aside}"
         self._say(f"{_listed(list(damaged))} cannot be read ({reason}): passed over for checkpoint {restored}{moved}")
@@ -271,9 +288,9 @@ class Checkpoints:
         step, self._writing = self._writing, None
         last = self.latest_step
         kept = f"checkpoint {last} is intact" if last is not None else "no earlier one was written"
+        remedy = "when it can, the same command continues" if is_copy(self._folder) else _MAKE_ROOM
         return OSError(
-            f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: "
-            "make room on the disk, and the same command continues."
+            f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: {remedy}."
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -327,3 +344,4 @@ def _in_short(error: Exception) -> str:
 def _barrier(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+        look_again()
