@@ -1,19 +1,24 @@
 """Orbax checkpoints of one workdir: model, training state, data position and where they came from, saved as one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import json
 import os
-from pathlib import Path
 import shutil
 from types import TracebackType
 from typing import Any, Literal
-import zlib
 
 import chex
 import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from castream_jax.experiment.checkpoint_files import (
+    CHECKSUMS,
+    changed_file,
+    is_written_alone,
+    open_checkpointer,
+    write_checksums,
+)
 from castream_jax.experiment.checkpoint_items import OLD_ITEM, checkpoint_items, old_arguments, state_of
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.bucket_folder import (
@@ -24,12 +29,9 @@ from castream_jax.runtime.bucket_folder import (
     remove,
     remove_there,
     remove_unfinished,
-    send,
 )
 
 Which = Literal["last", "best"]
-
-CHECKSUMS = "checksums.json"  # written last: in a bucket, a checkpoint without is not there
 
 _MAKE_ROOM = "make room on the disk, and the same command continues"
 
@@ -78,10 +80,7 @@ class Checkpoints:
                 for path in [*self._folder.glob("*.orbax-checkpoint-tmp*"), *self._folder.glob(".deleted-*")]:
                     shutil.rmtree(path)
             _barrier("checkpoints opened")
-            self._checkpointer = ocp.AsyncCheckpointer(
-                ocp.CompositeCheckpointHandler(),
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
-            )
+            self._checkpointer = open_checkpointer(self._folder, self._write_checksums)
         fetch(self._folder, marker=CHECKSUMS)
 
     @property
@@ -124,7 +123,7 @@ class Checkpoints:
             FloatingPointError: if the parameters are not finite; nothing is written.
             OSError: if this or the previous checkpoint cannot be written.
         """
-        assert self._checkpointer is not None, "opened read-only"
+        assert not self._read_only, "opened read-only"
         try:
             chex.assert_tree_all_finite(jax.device_get(state["params"]))
         except AssertionError as error:
@@ -140,6 +139,10 @@ class Checkpoints:
             "validated_on": None if score is None else self._validated_on,
         }
         self._writing = step
+        if self._checkpointer is None:
+            return
+        if is_written_alone(self._folder):
+            state = jax.device_get(state)
         try:
             self._checkpointer.save(
                 self._folder / str(step),
@@ -157,10 +160,11 @@ class Checkpoints:
         Raises:
             OSError: if it could not be written, for example to a full disk.
         """
-        if self._checkpointer is None or self._writing is None:
+        if self._writing is None:
             return
         try:
-            self._checkpointer.wait_until_finished()
+            if self._checkpointer is not None:
+                self._checkpointer.wait_until_finished()
         except (OSError, ValueError) as error:
             raise self._unwritten(error) from error
         self._writing = None
@@ -225,7 +229,7 @@ class Checkpoints:
     def _read(self, step: int, state: Any) -> tuple[dict[str, Any], Any]:
         # Before Orbax reads: it would not see every changed bit, and leaves its other reads behind when one fails.
         folder = self._folder / str(step)
-        changed = _changed_file(folder, json.loads((folder / CHECKSUMS).read_text()))
+        changed = changed_file(folder)
         if changed:
             raise ValueError(f"{changed} is not what was written")
         about = self._about(step)
@@ -249,10 +253,7 @@ class Checkpoints:
         """Called by Orbax, in its thread, when the files are written and have not yet their final name."""
         if jax.process_index() == 0:
             (temporary,) = self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*")
-            written = (path for item in ("about", "model", "training") for path in (temporary / item).rglob("*"))
-            checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
-            (temporary / CHECKSUMS).write_text(json.dumps(checksums))
-            send(temporary, to=self._folder / str(self._writing), marker=CHECKSUMS)
+            write_checksums(temporary, self._folder / str(self._writing))
 
     def _about(self, step: int) -> dict[str, Any]:
         return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
@@ -299,7 +300,7 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._checkpointer is None or isinstance(error, jax.errors.JaxRuntimeError):
+        if self._read_only or isinstance(error, jax.errors.JaxRuntimeError):
             return  # another process has died: what waits for it waits for long
         try:
             self.wait()
@@ -307,28 +308,12 @@ class Checkpoints:
             if error is None:
                 raise
         finally:
-            self._checkpointer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
 
 
 class _AnotherBackboneError(ValueError):
     """The checkpoint is whole, but belongs to another backbone."""
-
-
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def _changed_file(folder: Path, checksums: Mapping[str, int]) -> str | None:
-    """The first file that is missing or other than it was written."""
-    return next(
-        (name for name, sum_ in checksums.items() if not (folder / name).is_file() or _checksum(folder / name) != sum_),
-        None,
-    )
 
 
 def _listed(steps: Sequence[int]) -> str:
