@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from castream_jax.runtime.bucket_folder import send
+from castream_jax.runtime.bucket_folder import is_copy, send
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -49,6 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     So it does in a bucket, to which the file is sent.
     """
+    if is_copy(path):  # of a folder that may have been made by another process, on another machine
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")  # the suffix stays, some writers insist on theirs
     try:
         yield temporary

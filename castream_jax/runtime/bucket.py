@@ -57,7 +57,7 @@ def in_one_sentence(address: str) -> Iterator[None]:
         raise
     except Exception as error:  # each package has errors of its own, of which many are no OSErrors
         reason = " ".join(str(error).split()).rstrip(".")[:160] or type(error).__name__
-        kinds = {kind.__name__ for kind in type(error).__mro__}
+        kinds = {kind.__name__ for one in (error, error.__cause__) for kind in type(one).__mro__}
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(
                 f"There is no bucket {bucket}, which {address} names: make it, or correct the address."
@@ -68,7 +68,7 @@ def in_one_sentence(address: str) -> Iterator[None]:
             raise PermissionError(
                 f"{address} may not be read and written with these credentials ({reason}): give others ({credentials})."
             ) from error
-        if isinstance(error, ConnectionError | TimeoutError) or kinds & {"HTTPClientError", "ClientError"}:
+        if kinds & {"ConnectionError", "TimeoutError", "HTTPClientError", "ClientConnectionError"}:
             raise ConnectionError(
                 f"{address} cannot be reached ({reason}): check the network, or AWS_ENDPOINT_URL where it is set."
             ) from error

@@ -61,14 +61,16 @@ def open_folder(path: str | os.PathLike[str]) -> Path:
         folder = Path(path).resolve()
         return BucketPath(folder) if _place(folder) else folder
     address = os.fspath(path).rstrip("/")
-    if address not in _copies:
-        files = file_system(address)
+    copy = _copies.get(address)
+    if copy is None:
+        copy = _Copy(address, "", file_system(address))
+    _look(copy)
+    if not copy.folder:
         root = Path(tempfile.mkdtemp(prefix="castream-")).resolve()
         atexit.register(_remove_scratch, root, os.getpid())
-        _copies[address] = _Copy(address, str(root / address.rpartition("/")[2]), files)
-    copy = _copies[address]
+        copy.folder = str(root / address.rpartition("/")[2])
+        _copies[address] = copy
     Path(copy.folder).mkdir(exist_ok=True)
-    _look(copy)
     return BucketPath(copy.folder)
 
 
