@@ -289,7 +289,7 @@ class Checkpoints:
         step, self._writing = self._writing, None
         last = self.latest_step
         kept = f"checkpoint {last} is intact" if last is not None else "no earlier one was written"
-        remedy = "when it can, the same command continues" if is_copy(self._folder) else _MAKE_ROOM
+        remedy = "the same command continues when it can be" if is_copy(self._folder) else _MAKE_ROOM
         return OSError(
             f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: {remedy}."
         )
