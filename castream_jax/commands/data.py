@@ -84,9 +84,15 @@ def prepare(arguments: argparse.Namespace) -> None:
         raise ValueError("These data are prepared already: give the source that they were prepared from.")
     from castream_jax.data.prepare import prepare as write
     from castream_jax.experiment.config import base_config
+    from castream_jax.runtime.bucket import is_bucket
     from castream_jax.runtime.devices import available_cores
     from castream_jax.runtime.progress import Progress
 
+    if is_bucket(arguments.out):
+        raise ValueError(
+            f"Data are prepared in a folder, not at {arguments.out}: give --out a folder, and copy it there, "
+            "prepared.json last."
+        )
     data = with_options(base_config(), arguments).data
     data.update(source=arguments.source, path=arguments.path)
     splits = _splits_to_prepare(data, arguments)
@@ -186,10 +192,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 def _damaged(arguments: argparse.Namespace) -> Iterator[str]:
     """Of prepared data, the files that are not what was written."""
+    from castream_jax.data.prepared_bucket import local_manifest, local_split
     from castream_jax.data.prepared_files import damaged_files, read_manifest
 
     if arguments.source == "prepared":
-        yield from damaged_files(Path(arguments.path), read_manifest(Path(arguments.path)))
+        manifest = read_manifest(local_manifest(arguments.path))
+        for split in manifest["splits"]:
+            local_split(arguments.path, split)
+        yield from damaged_files(local_manifest(arguments.path), manifest)
 
 
 def _training_split(data: Any, otherwise: "Source") -> "Source":
