@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from castream_jax.data.prepare import Split
     from castream_jax.data.source import Source
 
-from castream_jax.commands.start import add_import_option, check_positive, user_path, with_options
+from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, user_path, with_options
 
 
 def add(commands: Any) -> None:
@@ -78,21 +78,16 @@ def prepare(arguments: argparse.Namespace) -> None:
         UnreadableImageError: an image cannot be decoded.
     """
     check_positive(arguments, "side", "shard_images", "workers")
+    check_on_disk(arguments, "out")
     if not 1 <= arguments.quality <= 100:
         raise ValueError(f"--quality must be between 1 and 100, got {arguments.quality}.")
     if arguments.source == "prepared":
         raise ValueError("These data are prepared already: give the source that they were prepared from.")
     from castream_jax.data.prepare import prepare as write
     from castream_jax.experiment.config import base_config
-    from castream_jax.runtime.bucket import is_bucket
     from castream_jax.runtime.devices import available_cores
     from castream_jax.runtime.progress import Progress
 
-    if is_bucket(arguments.out):
-        raise ValueError(
-            f"Data are prepared in a folder, not at {arguments.out}: give --out a folder, and copy it there, "
-            "prepared.json last."
-        )
     data = with_options(base_config(), arguments).data
     data.update(source=arguments.source, path=arguments.path)
     splits = _splits_to_prepare(data, arguments)

@@ -78,6 +78,8 @@ def test_a_training_killed_in_the_middle_of_a_checkpoint_continues_as_on_a_disk(
     assert steps(address) == {5}
     assert any(name.startswith("checkpoints/10/") for name in there)
     assert ".training.lock" in there
+    lines = file_system(address).cat_file(f"{address}/logs/metrics.jsonl").decode().splitlines()
+    assert [json.loads(line)["step"] for line in lines[:2]] == [4, 8], "metrics are sent before a checkpoint"
 
     # --- what is not whole is not there for who reads, and no hindrance for who continues ---
     restored = restore_model(config, address)
@@ -132,6 +134,29 @@ def test_a_training_killed_in_the_middle_of_a_checkpoint_continues_as_on_a_disk(
     assert main(["export", "--workdir", address, "--to", "safetensors", "--out", export]) == 0
     with pytest.raises(FileNotFoundError, match=rf"{address} is a workdir, and no export: .* --workdir {address} --to"):
         castream.load_pretrained(address)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_sent_ends_the_training_and_the_one_before_stays(
+    bucket: str, tiny_config, monkeypatch
+):
+    address, put = f"{bucket}/run", bucket_folder._put
+
+    def refuse(copy, path, name):
+        if name.startswith("checkpoints/10/"):
+            raise ConnectionError("the network is gone")
+        put(copy, path, name)
+
+    monkeypatch.setattr(bucket_folder, "_put", refuse)
+    sentence = (
+        rf"^Checkpoint 10 could not be written to {address}/checkpoints \(the network is gone\); checkpoint 5 is "
+    )
+    with pytest.raises(OSError, match=sentence + r"intact: the same command continues when it can be\."):
+        train(tiny_config(), address)
+    assert steps(address) == {5}
+    monkeypatch.setattr(bucket_folder, "_put", put)
+    train(tiny_config(), address)
+    assert steps(address) == {10, 11}
 
 
 @pytest.mark.system
