@@ -53,8 +53,7 @@ def train(
 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
-        workdir: folder of the experiment, or its address in a bucket (`s3://…`, `gs://…`); one that holds an
-            interrupted training of the same config is resumed.
+        workdir: folder, or address in a bucket, of the experiment; an interrupted training of this config is resumed.
         mesh: devices that share each batch; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
@@ -62,8 +61,7 @@ def train(
         The absolute workdir; of an address, an `etils.epath.Path`.
 
     Raises:
-        ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written; or
-            if another training holds the workdir.
+        ValueError, FileNotFoundError: config, data or weights cannot work, or another training holds the workdir.
         FloatingPointError: if the loss is no longer finite; the last checkpoint stays.
         OSError: if a checkpoint cannot be written; the last one stays.
         SystemExit: with status 0, after SIGTERM: a checkpoint of the step has been written.
@@ -117,8 +115,7 @@ def train(
                     state = meter.report(step, state)
                     score = meter.validate(step, state, frozen)
                     if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
-                        logs.send()
-                        checkpoints.save(step, state, iterator, score)
+                        meter.save(step, state, iterator, score)
                     if stopped and not last:
                         checkpoints.wait()
                         progress.say(_SAVED.format(step, length.steps))
