@@ -4,7 +4,6 @@ from collections.abc import Callable
 import os
 from pathlib import Path
 
-from etils import epath
 from flax import nnx
 import orbax.checkpoint as ocp
 
@@ -16,20 +15,18 @@ from castream_jax.exporting.model_card import CARD_FILE, render_card
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
 from castream_jax.model import Model
 from castream_jax.runtime.atomic_folder import writing_folder
-from castream_jax.runtime.bucket_folder import as_given, open_folder
+from castream_jax.runtime.bucket_folder import Place, as_given, open_folder
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.stream_weights import torch_stream_state_dict
 from castream_jax.weights.files import TRUNK_FILE, write_safetensors
 
 STREAMS_FOLDER = "streams"
 
-Written = Path | epath.Path  # where an export lies; the latter in a bucket
-
 # What any export of a whole model may hold, and therefore what a new one may take the place of.
 _FILES = {DESCRIPTION_FILE, CARD_FILE, TRUNK_FILE, TRUNK_FOLDER, STREAMS_FOLDER, ARRAYS_FILE, PROGRAM_FILE}
 
 
-def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Written:
+def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """Description, card, the streams as an Orbax checkpoint and, unless it is referred to, the trunk as safetensors."""
     directory = open_folder(directory)
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
@@ -45,7 +42,7 @@ def write_pretrained(model: Model, description: Description, directory: str | os
     return as_given(directory)
 
 
-def write_one_file(model: Model, description: Description, directory: str | os.PathLike[str]) -> Written:
+def write_one_file(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """Description, card, and all arrays in one safetensors file."""
     directory = open_folder(directory)
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
@@ -54,7 +51,7 @@ def write_one_file(model: Model, description: Description, directory: str | os.P
     return as_given(directory)
 
 
-def write_stablehlo(model: Model, description: Description, directory: str | os.PathLike[str]) -> Written:
+def write_stablehlo(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """As `write_one_file`, and the program that takes those arrays: see `export_program`.
 
     Its images have the size that the description gives, or of the backbone's published weights.
@@ -72,7 +69,7 @@ def write_stablehlo(model: Model, description: Description, directory: str | os.
     return as_given(directory)
 
 
-def write_official(model: Model, description: Description, directory: str | os.PathLike[str]) -> Written:
+def write_official(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """`<stream>.safetensors` of each stream under the official implementation's names and layouts, and nothing else.
 
     Raises:
@@ -89,7 +86,7 @@ def write_official(model: Model, description: Description, directory: str | os.P
     return as_given(directory)
 
 
-FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Written]] = {
+FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Place]] = {
     "pretrained": write_pretrained,
     "safetensors": write_one_file,
     "stablehlo": write_stablehlo,

@@ -9,7 +9,6 @@ from pathlib import Path
 import shlex
 from typing import Any
 
-from etils import epath
 import jinja2
 from markupsafe import Markup
 
@@ -41,11 +40,11 @@ from castream_jax.reporting.reproducing import evaluate_command
 from castream_jax.reporting.sanity_table import sanity_table
 from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
-from castream_jax.runtime.bucket_folder import as_given
+from castream_jax.runtime.bucket_folder import Place, as_given
 from castream_jax.runtime.progress import Progress
 
 
-def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Path | epath.Path:
+def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Place:
     """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
 
     Args:

@@ -7,12 +7,28 @@ them; `AWS_ENDPOINT_URL` names another server that speaks S3.
 from collections.abc import Iterator
 import contextlib
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
-# What begins an address, the package that speaks to it, and where credentials come from.
+
+class _Cloud(NamedTuple):
+    """The package that speaks to a store, where credentials come from, and the variable that names another server."""
+
+    package: str
+    credentials: str
+    server: str
+
+
 _CLOUDS = {
-    "s3://": ("s3fs", "AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of this machine"),
-    "gs://": ("gcsfs", "`gcloud auth application-default login`, or the service account of this machine"),
+    "s3://": _Cloud(
+        "s3fs",
+        "AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of this machine",
+        "AWS_ENDPOINT_URL",
+    ),
+    "gs://": _Cloud(
+        "gcsfs",
+        "`gcloud auth application-default login`, or the service account of this machine",
+        "STORAGE_EMULATOR_HOST",
+    ),
 }
 
 
@@ -31,7 +47,7 @@ def file_system(address: str) -> Any:
     Raises:
         ValueError: its package is not installed.
     """
-    package = _CLOUDS[_scheme(address)][0]
+    package = _CLOUDS[_scheme(address)].package
     try:
         import fsspec
 
@@ -50,7 +66,7 @@ def in_one_sentence(address: str) -> Iterator[None]:
         ConnectionError: the bucket cannot be reached.
         OSError: anything else that the server refuses.
     """
-    bucket, credentials = address.split("/")[2], _CLOUDS[_scheme(address)][1]
+    bucket, cloud = address.split("/")[2], _CLOUDS[_scheme(address)]
     try:
         yield
     except FileExistsError:
@@ -63,14 +79,17 @@ def in_one_sentence(address: str) -> Iterator[None]:
                 f"There is no bucket {bucket}, which {address} names: make it, or correct the address."
             ) from error
         if any("Credential" in kind or "RefreshError" in kind for kind in kinds):
-            raise PermissionError(f"There are no credentials for {address} ({reason}): give {credentials}.") from error
+            raise PermissionError(
+                f"There are no credentials for {address} ({reason}): give {cloud.credentials}."
+            ) from error
         if isinstance(error, PermissionError):
             raise PermissionError(
-                f"{address} may not be read and written with these credentials ({reason}): give others ({credentials})."
+                f"{address} may not be read and written with these credentials ({reason}): give others: "
+                f"{cloud.credentials}."
             ) from error
         if kinds & {"ConnectionError", "TimeoutError", "HTTPClientError", "ClientConnectionError"}:
             raise ConnectionError(
-                f"{address} cannot be reached ({reason}): check the network, or AWS_ENDPOINT_URL where it is set."
+                f"{address} cannot be reached ({reason}): check the network, or {cloud.server} where it is set."
             ) from error
         raise OSError(f"{address} refused what was asked of it ({reason}).") from error
 

@@ -26,6 +26,8 @@ from castream_jax.runtime.bucket import file_system, in_one_sentence, is_bucket
 _AT_ONCE = 8  # objects on their way
 _READ_WHOLE = 2**26  # bytes of a file that may grow while it is sent, and is read before
 
+Place = Path | epath.Path  # what callers are given: a path, or an address in a bucket
+
 T = TypeVar("T")
 
 
@@ -85,7 +87,7 @@ def address_of(path: str | os.PathLike[str]) -> str:
     return "" if place is None else _address(*place)
 
 
-def as_given(path: Path) -> Path | epath.Path:
+def as_given(path: Path) -> Place:
     """What callers are given of a path: the path itself or, of a scratch copy, its address in the bucket."""
     return epath.Path(address_of(path)) if is_copy(path) else path
 

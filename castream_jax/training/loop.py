@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from etils import epath
 from flax import nnx
 import jax
 from jax.sharding import Mesh
@@ -30,7 +29,7 @@ from castream_jax.experiment.restore import frozen_fingerprint
 from castream_jax.experiment.selection import validated_split
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
-from castream_jax.runtime.bucket_folder import as_given
+from castream_jax.runtime.bucket_folder import Place, as_given
 from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.compiled_step import compiled_step, first_state, moving_average, step_inputs
@@ -46,14 +45,13 @@ from castream_jax.training.validate import make_validation
 _SAVED = "SIGTERM: saved at step {} of {}; the same command continues there"
 
 
-def train(
-    config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False
-) -> Path | epath.Path:
+def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False) -> Place:
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
-        workdir: folder, or address in a bucket, of the experiment; an interrupted training of this config is resumed.
+        workdir: folder of the experiment, or its address in a bucket (`s3://…`, `gs://…`); one that holds an
+            interrupted training of the same config is resumed.
         mesh: devices that share each batch; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
@@ -61,7 +59,8 @@ def train(
         The absolute workdir; of an address, an `etils.epath.Path`.
 
     Raises:
-        ValueError, FileNotFoundError: config, data or weights cannot work, or another training holds the workdir.
+        ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written; or
+            if another training holds the workdir.
         FloatingPointError: if the loss is no longer finite; the last checkpoint stays.
         OSError: if a checkpoint cannot be written; the last one stays.
         SystemExit: with status 0, after SIGTERM: a checkpoint of the step has been written.
