@@ -4,7 +4,7 @@
 #   TPU_NAME=my-pod ZONE=us-central2-b launch/tpu_pod.sh CONFIG WORKDIR [--config.field=value …]
 #
 # Edit: FOLDER, where each host has a clone of this repository with an environment in .venv (see README), and which
-# holds the data or its mount. WORKDIR must be a folder that all hosts share (a Filestore mount, for example). The
+# holds the data or its mount. WORKDIR is an address in a bucket (gs://…), or a folder that all hosts share. The
 # processes find each other through the pod's metadata. The same command continues what was stopped. When it is done:
 # castream evaluate --workdir WORKDIR on one host. DRY_RUN=1 prints the command.
 set -euo pipefail

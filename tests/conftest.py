@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import gc
+import importlib
 import importlib.util
 import os
 from pathlib import Path
 import shutil
 from types import ModuleType
+import uuid
 
 from filelock import FileLock
 from flax import nnx
@@ -20,6 +22,7 @@ import pytest
 import castream_jax as castream
 from castream_jax.backbones import save_torch_weights
 from castream_jax.experiment.config import Config, base_config
+from castream_jax.runtime import bucket_folder
 from castream_jax.runtime.compilation_cache import use_compilation_cache
 from castream_jax.runtime.cpu import prepare_cpu
 from castream_jax.training import train
@@ -186,6 +189,37 @@ def tiny_config(resnet8_weights: Path) -> Callable[..., Config]:
         return config
 
     return build
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of a server on this machine that speaks S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: nothing speaks to buckets")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed: no bucket on this machine")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch, tmp_path: Path) -> Iterator[str]:
+    """Address of a new bucket, for this process and those that it starts."""
+    s3fs = importlib.import_module("s3fs")
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bucket_folder, "_copies", {})
+    s3fs.S3FileSystem.clear_instance_cache()
+    address = f"s3://bucket-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem().mkdir(address)
+    yield address
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ TIERS = {"everyday": "", "slow": "slow", "system": "with several processes, a br
 MARKERS = (
     "slow: takes more than five seconds of processor time",
     "system: runs several processes, a browser or a notebook",
-    "extra: needs PyTorch or data kept outside the repository, and is skipped without; follows from its fixtures",
+    "extra: needs PyTorch, an S3 server or data kept outside the repository, else skipped; follows from its fixtures",
 )
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if "browser" in fixtures:
             item.add_marker("system")
-        if not {"shared", "torch"}.isdisjoint(fixtures):
+        if not {"shared", "torch", "s3_server"}.isdisjoint(fixtures):
             item.add_marker("extra")
     # The longest first, so that several workers end together.
     items.sort(key=lambda item: list(TIERS)[::-1].index(tier(item.keywords)))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from castream_jax.commands.start import add_import_option, check_positive, user_path
+from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, user_path
 
 
 def add(commands: Any) -> None:
@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: if the weights are not the architecture's, or `--out` is no place for them.
     """
     check_positive(arguments, "num_classes")
+    check_on_disk(arguments, "out")
     from castream_jax.backbones import OtherClassesError, fingerprint, load_backbone, save_torch_weights
     from castream_jax.weights.files import TRUNK_FILE
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from castream_jax.data.prepare import Split
     from castream_jax.data.source import Source
 
-from castream_jax.commands.start import add_import_option, check_positive, user_path, with_options
+from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, user_path, with_options
 
 
 def add(commands: Any) -> None:
@@ -78,6 +78,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         UnreadableImageError: an image cannot be decoded.
     """
     check_positive(arguments, "side", "shard_images", "workers")
+    check_on_disk(arguments, "out")
     if not 1 <= arguments.quality <= 100:
         raise ValueError(f"--quality must be between 1 and 100, got {arguments.quality}.")
     if arguments.source == "prepared":
@@ -186,10 +187,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 def _damaged(arguments: argparse.Namespace) -> Iterator[str]:
     """Of prepared data, the files that are not what was written."""
+    from castream_jax.data.prepared_bucket import local_manifest, local_split
     from castream_jax.data.prepared_files import damaged_files, read_manifest
 
     if arguments.source == "prepared":
-        yield from damaged_files(Path(arguments.path), read_manifest(Path(arguments.path)))
+        manifest = read_manifest(local_manifest(arguments.path))
+        for split in manifest["splits"]:
+            local_split(arguments.path, split)
+        yield from damaged_files(local_manifest(arguments.path), manifest)
 
 
 def _training_split(data: Any, otherwise: "Source") -> "Source":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import warnings
 
 from castream_jax.commands.named_lists import names, read_class_names
-from castream_jax.commands.start import add_import_option, check_positive, start, user_path
+from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, start, user_path
 
 if TYPE_CHECKING:
     from castream_jax.data.image_paths import Skipped
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: for a mistake in the arguments and, when all others are done, if images could not be read.
     """
     check_positive(arguments, "image_size", "num_classes")
+    check_on_disk(arguments, "out")
     from castream_jax.experiment.ranges import LARGEST_SIDE
 
     if arguments.image_size is not None and arguments.image_size > LARGEST_SIDE:

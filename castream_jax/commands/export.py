@@ -1,7 +1,6 @@
 """`castream export`: a trained workdir, or an earlier export, in a format for others."""
 
 import argparse
-from pathlib import Path
 import textwrap
 from typing import Any
 
@@ -70,13 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--trunk reference goes with --to pretrained: {arguments.to} holds all it needs.")
     start(alone=True)
     from castream_jax.exporting.formats import FORMATS
+    from castream_jax.runtime.bucket_folder import names_in, open_folder
     from castream_jax.runtime.progress import Progress
 
-    out = Path(arguments.out)
-    replaces = out.is_dir() and any(out.iterdir())
+    replaces = bool(names_in(open_folder(arguments.out)))
     try:
         model, description = _open(arguments)
-        path = FORMATS[arguments.to](model, description, out)
+        path = FORMATS[arguments.to](model, description, arguments.out)
         if replaces:
             Progress("export", total=0, unit="files").say(f"{path} held an earlier export, which this one replaced")
         print(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from castream_jax.commands.named_lists import names, read_class_names
-from castream_jax.commands.start import check_positive, user_path
+from castream_jax.commands.start import check_on_disk, check_positive, user_path
 
 _EPILOG = """The folder is a backbone as any other:
 
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: if there is no such network, it cannot be imported, or PyTorch is not installed.
     """
     check_positive(arguments, "num_classes", "image_size")
+    check_on_disk(arguments, "out")
     from castream_jax.backbones import fingerprint, save_backbone
     from castream_jax.importing.import_torch import import_torch
     from castream_jax.importing.named_network import open_network

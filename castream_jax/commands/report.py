@@ -1,7 +1,6 @@
 """`castream report`: the HTML page of an evaluated workdir."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from castream_jax.commands.start import user_path
@@ -24,6 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
     from castream_jax.reporting import write_report
 
     workdir = Workdir.at(arguments.workdir)
-    print(write_report(workdir, [Path(other).resolve() for other in arguments.compare]))
+    print(write_report(workdir, arguments.compare))
     for results in workdir.further_protocols:
         print(write_report(results))

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from castream_jax.commands.start import add_import_option, start, user_path
+from castream_jax.commands.start import add_import_option, check_on_disk, start, user_path
 
 
 def add(commands: Any) -> None:
@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the plan, or does what is missing and prints the paths of what it wrote."""
+    check_on_disk(arguments, "workdir")
     by_form: dict[str, list[str]] = {}
     for text in arguments.targets:
         target, _, form = text.partition(":")

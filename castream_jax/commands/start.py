@@ -25,6 +25,17 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")
 
 
+def check_on_disk(arguments: argparse.Namespace, name: str) -> None:
+    """Raises a ValueError if this option names a place in a bucket, and the command writes to folders alone."""
+    from castream_jax.runtime.bucket import is_bucket
+
+    if is_bucket(value := getattr(arguments, name)):
+        raise ValueError(
+            f"castream {arguments.command} writes to a folder, and {value} is an address in a bucket: give --{name} "
+            "a folder, and copy it there."
+        )
+
+
 def add_import_option(command: argparse.ArgumentParser) -> None:
     """Adds `--import`."""
     command.add_argument(

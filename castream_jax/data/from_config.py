@@ -17,6 +17,7 @@ from castream_jax.data.imagenet import ImageNet, imagenet_folder
 from castream_jax.data.indoor67 import Indoor67
 from castream_jax.data.loader import eval_loader
 from castream_jax.data.named_sources import SOURCES, check_source, register_source
+from castream_jax.data.prepared_bucket import local_manifest
 from castream_jax.data.prepared_files import read_manifest
 from castream_jax.data.prepared_source import PreparedSource, check_fits
 from castream_jax.data.reader import Transform
@@ -182,7 +183,7 @@ def splits_of(source: str, path: str) -> tuple[str, ...]:
             tuple(split["name"] for split in json.loads(info.read_text())["splits"]) if info.is_file() else ("train",)
         )
     if source == "prepared":
-        return tuple(read_manifest(Path(path))["splits"])
+        return tuple(read_manifest(local_manifest(path))["splits"])
     if source == "image_folder":
         return tuple(name for name in ("train", "val", "test") if Path(path, name).is_dir()) or ("",)
     if source == "imagenet":

@@ -1,7 +1,6 @@
 """Reads what `castream data prepare` has written."""
 
 import os
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from grain.sources import ArrayRecordDataSource
@@ -9,6 +8,7 @@ from jaxtyping import Int32
 import numpy as np
 
 from castream_jax.data.decode import Decoding, UnreadableImageError
+from castream_jax.data.prepared_bucket import local_split
 from castream_jax.data.prepared_files import PAIRS, check_sizes, from_text_column, read_columns, read_manifest, stem_of
 from castream_jax.data.prepared_images import PreparedImage
 from castream_jax.data.source import Record
@@ -41,7 +41,7 @@ class PreparedSource:
         """Reads the columns; opens no shard.
 
         Args:
-            directory: what `--out` named.
+            directory: what `--out` named, or the address of a copy in a bucket.
             split: name of a split that was prepared.
             rows: of images with several labels, whether a record is an image or a pair of an image and a class that it
                 shows, as in `Voc`. Of other images, a record is an image.
@@ -50,10 +50,10 @@ class PreparedSource:
             FileNotFoundError: there are no prepared data, or they are not finished.
             ValueError: there is no such split, a file is damaged, or of another version.
         """
-        folder = Path(directory)
+        folder = local_split(directory, split)
         splits = read_manifest(folder)["splits"]
         if split not in splits:
-            raise ValueError(f"'{folder}' has no split '{split}'; it has {', '.join(map(repr, splits))}")
+            raise ValueError(f"'{directory}' has no split '{split}'; it has {', '.join(map(repr, splits))}")
         self.split: dict[str, Any] = splits[split]
         check_sizes(folder, self.split["files"])
         self._columns = read_columns(folder / f"{stem_of(split)}.npz")

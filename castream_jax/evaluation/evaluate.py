@@ -41,12 +41,12 @@ def evaluate(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | No
     images are each protocol's.
 
     Parts that are there already, whole and of this very run (see `identify`), are kept: an interrupted evaluation
-    continues. Of several processes each computes parts of its own on its own devices; they need one file system, and
-    meet only before the first part and after the last.
+    continues. Of several processes each computes parts of its own on its own devices; they need one file system, or a
+    workdir in a bucket, and meet only before the first part and after the last.
 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
-        workdir: folder of a trained experiment.
+        workdir: folder of a trained experiment, or its address in a bucket.
         mesh: devices of this process to use; by default all of them.
 
     Returns:

@@ -20,6 +20,7 @@ from castream_jax.data import Source
 from castream_jax.experiment.results import part_name, read_arrays, write_table
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing
+from castream_jax.runtime.bucket_folder import remove
 
 # Leaves are NumPy arrays whose leading axis runs over images.
 Tree = Any
@@ -152,7 +153,7 @@ def write_gallery(workdir: Workdir, parts: Sequence[EvaluationPart]) -> None:
             wanted = np.isin(arrays["position"], part.shown)
             shown.append({name: array[wanted] for name, array in arrays.items()})
     if not shown:
-        workdir.gallery.unlink(missing_ok=True)
+        remove(workdir.gallery)
         return
     names = [name for name in shown[0] if all(name in arrays for arrays in shown)]
     joined: dict[str, Any] = {name: np.concatenate([arrays[name] for arrays in shown]) for name in names}

@@ -7,21 +7,21 @@ part puts back what was there.
 
 from collections.abc import Iterator
 import contextlib
-import shutil
 
 import jax
 
 from castream_jax.experiment.workdir import Workdir
+from castream_jax.runtime.bucket_folder import move, remove
 
 
 def set_aside(workdir: Workdir) -> None:
     """Moves the results and `run.json` to the folder of their run."""
     folder = workdir.earlier / workdir.read_run()["hash"]
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     for path in (*workdir.results, workdir.run):
         if path.exists():
-            path.rename(folder / path.name)
+            move(path, folder / path.name)
 
 
 def take_back(workdir: Workdir, run: str) -> None:
@@ -29,8 +29,8 @@ def take_back(workdir: Workdir, run: str) -> None:
     folder = workdir.earlier / run
     for path in (*reversed(workdir.results), workdir.run):
         if (aside := folder / path.name).exists():
-            aside.rename(path)
-    shutil.rmtree(folder)
+            move(aside, path)
+    remove(folder)
 
 
 def is_set_aside(workdir: Workdir, run: str) -> bool:
@@ -60,4 +60,4 @@ def restoring_results(workdir: Workdir) -> Iterator[None]:
 def remove_results(workdir: Workdir) -> None:
     """Removes what an evaluation leaves, and `run.json`, which says whose it is."""
     for path in (*workdir.results, workdir.run):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(path)

@@ -1,25 +1,39 @@
 """Orbax checkpoints of one workdir: model, training state, data position and where they came from, saved as one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import json
 import os
-from pathlib import Path
 import shutil
 from types import TracebackType
 from typing import Any, Literal
-import zlib
 
 import chex
 import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from castream_jax.experiment.checkpoint_files import (
+    CHECKSUMS,
+    changed_file,
+    is_written_alone,
+    open_checkpointer,
+    write_checksums,
+)
 from castream_jax.experiment.checkpoint_items import OLD_ITEM, checkpoint_items, old_arguments, state_of
 from castream_jax.experiment.workdir import Workdir
+from castream_jax.runtime.bucket_folder import (
+    fetch,
+    is_copy,
+    look_again,
+    move,
+    remove,
+    remove_there,
+    remove_unfinished,
+)
 
 Which = Literal["last", "best"]
 
-CHECKSUMS = "checksums.json"
+_MAKE_ROOM = "make room on the disk, and the same command continues"
 
 
 class Checkpoints:
@@ -28,8 +42,8 @@ class Checkpoints:
     `checkpoints/<step>/` holds the arrays of the `model` and, apart from them, those of its `training`, `about` (JSON:
     config, fingerprint of the backbone, position in the data, validation score) and the checksums of their files. It is
     written under a temporary name, in the background, and renamed when it is whole, so that a killed process leaves the
-    previous one the newest. The newest ones are kept, and the one with the best score. Process 0 writes; all of them
-    read.
+    previous one the newest. In a bucket, where nothing can be renamed, the checksums are sent last, and make it whole.
+    The newest ones are kept, and the one with the best score. Process 0 writes; all of them read.
     """
 
     def __init__(
@@ -58,16 +72,16 @@ class Checkpoints:
         self._read_only, self._max_to_keep, self._say = read_only, max_to_keep, say
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._writing: int | None = None
+        look_again()
         if not read_only:
             if jax.process_index() == 0:
+                remove_unfinished(self._folder, CHECKSUMS)
                 self._folder.mkdir(exist_ok=True)
                 for path in [*self._folder.glob("*.orbax-checkpoint-tmp*"), *self._folder.glob(".deleted-*")]:
                     shutil.rmtree(path)
             _barrier("checkpoints opened")
-            self._checkpointer = ocp.AsyncCheckpointer(
-                ocp.CompositeCheckpointHandler(),
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
-            )
+            self._checkpointer = open_checkpointer(self._folder, self._write_checksums)
+        fetch(self._folder, marker=CHECKSUMS)
 
     @property
     def steps(self) -> list[int]:
@@ -109,7 +123,7 @@ class Checkpoints:
             FloatingPointError: if the parameters are not finite; nothing is written.
             OSError: if this or the previous checkpoint cannot be written.
         """
-        assert self._checkpointer is not None, "opened read-only"
+        assert not self._read_only, "opened read-only"
         try:
             chex.assert_tree_all_finite(jax.device_get(state["params"]))
         except AssertionError as error:
@@ -125,6 +139,10 @@ class Checkpoints:
             "validated_on": None if score is None else self._validated_on,
         }
         self._writing = step
+        if self._checkpointer is None:
+            return
+        if is_written_alone(self._folder):
+            state = jax.device_get(state)
         try:
             self._checkpointer.save(
                 self._folder / str(step),
@@ -142,10 +160,11 @@ class Checkpoints:
         Raises:
             OSError: if it could not be written, for example to a full disk.
         """
-        if self._checkpointer is None or self._writing is None:
+        if self._writing is None:
             return
         try:
-            self._checkpointer.wait_until_finished()
+            if self._checkpointer is not None:
+                self._checkpointer.wait_until_finished()
         except (OSError, ValueError) as error:
             raise self._unwritten(error) from error
         self._writing = None
@@ -157,6 +176,7 @@ class Checkpoints:
                     gone = self._folder / f".deleted-{step}"
                     (self._folder / str(step)).rename(gone)
                     shutil.rmtree(gone)
+                    remove_there(self._folder / str(step), marker=CHECKSUMS)
         _barrier("checkpoint written")
 
     def restore(self, state: Any, iterator: Any = None, which: Which = "last") -> tuple[int, Any]:
@@ -209,7 +229,7 @@ class Checkpoints:
     def _read(self, step: int, state: Any) -> tuple[dict[str, Any], Any]:
         # Before Orbax reads: it would not see every changed bit, and leaves its other reads behind when one fails.
         folder = self._folder / str(step)
-        changed = _changed_file(folder, json.loads((folder / CHECKSUMS).read_text()))
+        changed = changed_file(folder)
         if changed:
             raise ValueError(f"{changed} is not what was written")
         about = self._about(step)
@@ -233,9 +253,7 @@ class Checkpoints:
         """Called by Orbax, in its thread, when the files are written and have not yet their final name."""
         if jax.process_index() == 0:
             (temporary,) = self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*")
-            written = (path for item in ("about", "model", "training") for path in (temporary / item).rglob("*"))
-            checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
-            (temporary / CHECKSUMS).write_text(json.dumps(checksums))
+            write_checksums(temporary, self._folder / str(self._writing))
 
     def _about(self, step: int) -> dict[str, Any]:
         return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
@@ -261,8 +279,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 aside.mkdir(exist_ok=True)
                 for step in damaged:
-                    shutil.rmtree(aside / str(step), ignore_errors=True)
-                    os.replace(self._folder / str(step), aside / str(step))
+                    remove(aside / str(step))
+                    move(self._folder / str(step), aside / str(step))
             _barrier("damaged checkpoints put aside")
             moved = f" and moved to {aside}"
         self._say(f"{_listed(list(damaged))} cannot be read ({reason}): passed over for checkpoint {restored}{moved}")
@@ -271,9 +289,9 @@ class Checkpoints:
         step, self._writing = self._writing, None
         last = self.latest_step
         kept = f"checkpoint {last} is intact" if last is not None else "no earlier one was written"
+        remedy = "the same command continues when it can be" if is_copy(self._folder) else _MAKE_ROOM
         return OSError(
-            f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: "
-            "make room on the disk, and the same command continues."
+            f"Checkpoint {step} could not be written to {self._folder} ({_in_short(error)}); {kept}: {remedy}."
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -282,7 +300,7 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._checkpointer is None or isinstance(error, jax.errors.JaxRuntimeError):
+        if self._read_only or isinstance(error, jax.errors.JaxRuntimeError):
             return  # another process has died: what waits for it waits for long
         try:
             self.wait()
@@ -290,28 +308,12 @@ class Checkpoints:
             if error is None:
                 raise
         finally:
-            self._checkpointer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
 
 
 class _AnotherBackboneError(ValueError):
     """The checkpoint is whole, but belongs to another backbone."""
-
-
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def _changed_file(folder: Path, checksums: Mapping[str, int]) -> str | None:
-    """The first file that is missing or other than it was written."""
-    return next(
-        (name for name, sum_ in checksums.items() if not (folder / name).is_file() or _checksum(folder / name) != sum_),
-        None,
-    )
 
 
 def _listed(steps: Sequence[int]) -> str:
@@ -327,3 +329,4 @@ def _in_short(error: Exception) -> str:
 def _barrier(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+        look_again()

@@ -19,6 +19,7 @@ from castream_jax.backbones.imported_folder import is_imported
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import replacing, write_json
+from castream_jax.runtime.bucket_folder import fetch, is_copy, send
 from castream_jax.weights.entries import BUNDLED_WEIGHTS, imagenet_entries
 from castream_jax.weights.files import TRUNK_FILE, imported_name
 
@@ -59,13 +60,14 @@ def keep_origins(config: Config, workdir: Workdir, class_names: Sequence[str], d
         return
     origins: dict[str, dict[str, str]] = {_IMAGES: {"digest": digest}}
     if (data := absolute(config.data.path)) != config.data.path or os.path.isabs(data):
-        origins[_DATA] = {"path": data, "from_workdir": os.path.relpath(data, workdir)}
+        origins[_DATA] = {"path": data, "from_workdir": data if is_copy(workdir) else os.path.relpath(data, workdir)}
     file = weight_file(config)
     if file is not None:
         kept = workdir.kept_weights / file.name
         kept.parent.mkdir(exist_ok=True)
         if file.is_dir():
             shutil.copytree(file, kept, dirs_exist_ok=True)
+            send(kept)
         else:
             with replacing(kept) as temporary:
                 shutil.copyfile(file, temporary)
@@ -153,7 +155,7 @@ def _find_weights(config: Config, workdir: Workdir) -> str:
     same_place = absolute(weights) == origin["path"] or weights == origin["path"]
     # The command that trained names the weights by a path that may lead nowhere from here.
     if same_place or (not there and Path(weights).name == Path(origin["path"]).name):
-        kept = workdir.folder / origin["kept"]
+        kept = fetch(workdir.folder / origin["kept"])
         if not kept.is_file() and not is_imported(kept):
             raise ValueError(
                 f"{kept} is gone, the copy of the weights that {workdir} was trained with: put a file with the SHA-256 "

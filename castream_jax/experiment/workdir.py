@@ -9,18 +9,22 @@ import shlex
 from typing import Any
 
 from castream_jax.experiment.config import Config, open_config
+from castream_jax.runtime.bucket_folder import fetch, names_in, open_folder
 
 _AGAIN = "remove it, and run `castream evaluate` again"
 
 
 class _Below:
-    """A path below the folder."""
+    """A path below the folder; of a folder in a bucket, what is there is fetched, and what is `beside` it."""
 
-    def __init__(self, path: str):
-        self._path = path
+    def __init__(self, path: str, *, beside: str = "", fetched: bool = True):
+        self._path, self._beside, self._fetched = path, beside, fetched
 
     def __get__(self, workdir: "Workdir", owner: type | None = None) -> Path:
-        return workdir.folder / self._path
+        if self._beside:
+            fetch(workdir.folder / self._beside)
+        path = workdir.folder / self._path
+        return fetch(path) if self._fetched else path
 
 
 class _BelowResults:
@@ -31,7 +35,8 @@ class _BelowResults:
 
     def __get__(self, workdir: "Workdir", owner: type | None = None) -> Path:
         folder = f"evaluation/under-{workdir.protocol}" if workdir.protocol else "evaluation"
-        return workdir.folder / folder / self._path
+        path = workdir.folder / folder / self._path
+        return fetch(path) if self._path else path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +47,30 @@ class Workdir:
     PosixPath('/runs/digits/evaluation/summary.json')
 
     Attributes:
-        folder: absolute path: Orbax, given a relative one, fails in a thread after `save` has returned.
+        folder: absolute path: Orbax, given a relative one, fails in a thread after `save` has returned. Of a folder in
+            a bucket it is the scratch copy, see `castream_jax.runtime.bucket_folder`.
         protocol: name of a further protocol, whose results lie apart; empty for that of `config.evaluation.protocol`.
     """
 
     folder: Path
     protocol: str = ""
 
-    config = _Below("config.json")
+    config = _Below("config.json", beside="imports")
     classes = _Below("classes.json")  # names of the classes, in the order of their numbers
     origins = _Below("origins.json")  # where what a training reads from outside came from
     kept_weights = _Below("weights")  # the file that the backbone's weights came from
 
     # --- training ---
-    training_lock = _Below(".training.lock")
-    checkpoints = _Below("checkpoints")
-    damaged_checkpoints = _Below("damaged-checkpoints")
-    logs = _Below("logs")  # TensorBoard's events, traces
+    training_lock = _Below(".training.lock", fetched=False)
+    checkpoints = _Below("checkpoints", fetched=False)
+    damaged_checkpoints = _Below("damaged-checkpoints", fetched=False)
+    logs = _Below("logs", fetched=False)  # TensorBoard's events, traces
     metrics = _Below("logs/metrics.jsonl")
     wandb_id = _Below("logs/wandb_id")
     backbone = _Below("export/backbone.safetensors")  # of a training of the backbone itself
 
     # --- evaluation ---
-    evaluation_lock = _Below(".evaluation.lock")
+    evaluation_lock = _Below(".evaluation.lock", fetched=False)
     evaluation = _BelowResults()
     run = _BelowResults("run.json")
     rows = _BelowResults("rows")
@@ -88,8 +94,8 @@ class Workdir:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> "Workdir":
-        """The workdir at `path`, which need not exist."""
-        return path if isinstance(path, cls) else cls(Path(path).resolve())
+        """The workdir at `path`, a folder or an address in a bucket, which need not exist."""
+        return path if isinstance(path, cls) else cls(open_folder(path))
 
     def under(self, protocol: str) -> "Workdir":
         """The same workdir with the results of a further protocol, by its name."""
@@ -98,7 +104,11 @@ class Workdir:
     @property
     def further_protocols(self) -> list["Workdir"]:
         """The workdir under each further protocol that has been evaluated."""
-        found = sorted((self.folder / "evaluation").glob("under-*/summary.json"))
+        results = self.folder / "evaluation"
+        for name in names_in(results):
+            if name.startswith("under-"):
+                fetch(results / name / "summary.json")
+        found = sorted(results.glob("under-*/summary.json"))
         return [dataclasses.replace(self, protocol=path.parent.name.removeprefix("under-")) for path in found]
 
     @property
@@ -110,7 +120,8 @@ class Workdir:
     def __fspath__(self) -> str:
         return str(self.folder)
 
-    __str__ = __fspath__
+    def __str__(self) -> str:
+        return f"{self.folder}"  # of a folder in a bucket, its address
 
     def check_experiment(self, then: str = "first") -> None:
         """Raises a FileNotFoundError unless a training was begun here; `then` says what comes after one."""

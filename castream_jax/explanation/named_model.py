@@ -12,6 +12,8 @@ from castream_jax.experiment.workdir import Workdir
 from castream_jax.exporting.pretrained import describe_pretrained, load_pretrained
 from castream_jax.model import ImageSpec, Model, imported_images
 from castream_jax.protocol import Protocol, get_protocol
+from castream_jax.runtime.bucket import is_bucket
+from castream_jax.runtime.bucket_folder import fetch, names_in, open_folder
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.weights.entries import imagenet_entries
 from castream_jax.weights.files import is_address
@@ -23,7 +25,8 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
     Where it was trained for several labels per image, a class's probability is the sigmoid of its own logit.
 
     Args:
-        source: folder that `save_pretrained` wrote; workdir of a training; or name of a backbone, under GAP alone.
+        source: folder that `save_pretrained` wrote, or workdir of a training, either in a bucket, too; or name of a
+            backbone, under GAP alone.
         weights: of a backbone: a file, or the name of published or bundled ones; by default `imagenet1k_v1`.
         num_classes: of a backbone, where they are not those of the published weights.
 
@@ -31,9 +34,9 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
         FileNotFoundError: there is no such folder, file, or no checkpoint in the workdir.
         ValueError: the folder is neither, the backbone is unknown, or the weights are not its own.
     """
-    if is_address(source):
+    if is_address(source) and not is_bucket(source):
         raise ValueError(f"{source} is an address, and models are read from folders: download it, and give its path.")
-    folder = Path(source)
+    folder = _in_bucket(source) if is_bucket(source) else Path(source)
     if folder.is_dir():
         if weights or num_classes:
             raise ValueError(f"{source} is a folder, which holds its own weights: --weights and --num-classes are not "
@@ -63,6 +66,13 @@ def open_named_model(source: str, weights: str = "", num_classes: int | None = N
         raise ValueError(f"No weights of {source} are published: give a file with --weights.")
     backbone = load_backbone(source, weights, num_classes=num_classes)
     return Model(backbone, {"gap": GlobalAveragePooling()}), _protocol("castream", "", backbone.num_classes)
+
+
+def _in_bucket(address: str) -> Path:
+    folder = open_folder(address)
+    if not names_in(folder):
+        raise FileNotFoundError(f"There is nothing at {address}: give an export, or a workdir.")
+    return folder if Workdir.at(folder).config.is_file() else fetch(folder)
 
 
 def _trained_model(workdir: Workdir) -> tuple[Model, Protocol]:

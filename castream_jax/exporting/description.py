@@ -134,7 +134,7 @@ def read_description(folder: Path) -> Description:
         if Workdir.at(folder).config.is_file():
             raise FileNotFoundError(
                 f"{folder} is a workdir, and no export: write one with `castream export --workdir "
-                f"{shlex.quote(str(folder))} --to pretrained --out DIR`, or open it by "
+                f"{shlex.quote(format(folder))} --to pretrained --out DIR`, or open it by "
                 "castream_jax.exporting.from_workdir.open_workdir."
             )
         raise FileNotFoundError(f"{folder} holds no model: there is no {DESCRIPTION_FILE}.")

@@ -15,6 +15,7 @@ from castream_jax.exporting.model_card import CARD_FILE, render_card
 from castream_jax.exporting.stablehlo import PROGRAM_FILE, export_program
 from castream_jax.model import Model
 from castream_jax.runtime.atomic_folder import writing_folder
+from castream_jax.runtime.bucket_folder import Place, as_given, open_folder
 from castream_jax.stream import CrossAttentionStream
 from castream_jax.stream_weights import torch_stream_state_dict
 from castream_jax.weights.files import TRUNK_FILE, write_safetensors
@@ -25,9 +26,9 @@ STREAMS_FOLDER = "streams"
 _FILES = {DESCRIPTION_FILE, CARD_FILE, TRUNK_FILE, TRUNK_FOLDER, STREAMS_FOLDER, ARRAYS_FILE, PROGRAM_FILE}
 
 
-def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+def write_pretrained(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """Description, card, the streams as an Orbax checkpoint and, unless it is referred to, the trunk as safetensors."""
-    directory = Path(directory).resolve()
+    directory = open_folder(directory)
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
         _write_texts(description, "pretrained", folder)
         if description.trunk == INCLUDED:
@@ -38,24 +39,24 @@ def write_pretrained(model: Model, description: Description, directory: str | os
         if streams := nnx.to_pure_dict(nnx.state(model.heads, nnx.Param)):
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(folder / STREAMS_FOLDER, streams)
-    return directory
+    return as_given(directory)
 
 
-def write_one_file(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+def write_one_file(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """Description, card, and all arrays in one safetensors file."""
-    directory = Path(directory).resolve()
+    directory = open_folder(directory)
     with writing_folder(directory, may_replace=_FILES, marker=DESCRIPTION_FILE) as folder:
         _write_texts(description, "safetensors", folder)
         _write_model(model, folder)
-    return directory
+    return as_given(directory)
 
 
-def write_stablehlo(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+def write_stablehlo(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """As `write_one_file`, and the program that takes those arrays: see `export_program`.
 
     Its images have the size that the description gives, or of the backbone's published weights.
     """
-    directory = Path(directory).resolve()
+    directory = open_folder(directory)
     images = description.images
     if isinstance(model.backbone, ImportedBackbone):
         size = model.backbone.trunk.image_size
@@ -65,16 +66,16 @@ def write_stablehlo(model: Model, description: Description, directory: str | os.
         _write_texts(description, "stablehlo", folder, size)
         _write_model(model, folder)
         (folder / PROGRAM_FILE).write_bytes(export_program(model, size).serialize())
-    return directory
+    return as_given(directory)
 
 
-def write_official(model: Model, description: Description, directory: str | os.PathLike[str]) -> Path:
+def write_official(model: Model, description: Description, directory: str | os.PathLike[str]) -> Place:
     """`<stream>.safetensors` of each stream under the official implementation's names and layouts, and nothing else.
 
     Raises:
         ValueError: if the model has no stream.
     """
-    directory = Path(directory).resolve()
+    directory = open_folder(directory)
     style = "convnext" if description.backbone.startswith("convnext") else "resnet"
     streams = {name: head for name, head in model.heads.items() if isinstance(head, CrossAttentionStream)}
     if not streams:
@@ -82,10 +83,10 @@ def write_official(model: Model, description: Description, directory: str | os.P
     with writing_folder(directory, may_replace={f"{name}.safetensors" for name in streams}) as folder:
         for name, stream in streams.items():
             write_safetensors(torch_stream_state_dict(stream, style), folder / f"{name}.safetensors")
-    return directory
+    return as_given(directory)
 
 
-FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Path]] = {
+FORMATS: dict[str, Callable[[Model, Description, str | os.PathLike[str]], Place]] = {
     "pretrained": write_pretrained,
     "safetensors": write_one_file,
     "stablehlo": write_stablehlo,

@@ -9,14 +9,16 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from castream_jax.exporting.description import read_description
+from castream_jax.exporting.description import DESCRIPTION_FILE, read_description
+from castream_jax.runtime.bucket_folder import fetch, names_in, open_folder
 from castream_jax.version import __version__
 
 _ADDRESS = "hf://"
 
 
 def local_folder(address: str | os.PathLike[str], *, endpoint: str | None = None) -> Path:
-    """The folder of an export: the path itself or, of `hf://user/repository[@revision]`, what was downloaded from it.
+    """The folder of an export: the path itself or, of `hf://user/repository[@revision]` or an address in a bucket, what
+    was downloaded from it.
 
     Raises:
         ImportError: if it is an address, and huggingface_hub is not installed.
@@ -26,7 +28,8 @@ def local_folder(address: str | os.PathLike[str], *, endpoint: str | None = None
     """
     text = os.fspath(address)
     if not text.startswith(_ADDRESS):
-        return Path(address).resolve()
+        folder = open_folder(address)
+        return fetch(folder) if DESCRIPTION_FILE in names_in(folder) else folder
     repo_id, _, revision = text.removeprefix(_ADDRESS).partition("@")
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise ValueError(
@@ -70,7 +73,7 @@ def push_to_hub(
     Raises:
         ImportError, FileNotFoundError, ConnectionError: as `local_folder`; and if `directory` holds no model.
     """
-    folder = Path(directory).resolve()
+    folder = fetch(open_folder(directory))
     read_description(folder)
     hub = _huggingface_hub()
     api = hub.HfApi(

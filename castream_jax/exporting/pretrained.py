@@ -35,7 +35,7 @@ def save_pretrained(
 
     Args:
         model: what to write; `model.images`, how images come to it and what its classes are called, goes along.
-        directory: where to; an earlier export is replaced.
+        directory: where to, a folder or an address in a bucket; an earlier export is replaced.
         trunk: `"included"`, or the name of published or bundled weights that it is (`"imagenet1k_v1"`): then the export
             refers to them by name and fingerprint, and is small.
         config: of the experiment, as plain values.
@@ -54,7 +54,8 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Model:
     """The model that `save_pretrained`, or `castream export --to` pretrained, safetensors or stablehlo, wrote.
 
     Args:
-        directory: path, or `hf://user/repository[@revision]` on Hugging Face's hub.
+        directory: path, address in a bucket (`s3://…`, `gs://…`), or `hf://user/repository[@revision]` on Hugging
+            Face's hub.
 
     Raises:
         FileNotFoundError: if `directory` holds no model.

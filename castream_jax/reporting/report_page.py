@@ -40,10 +40,11 @@ from castream_jax.reporting.reproducing import evaluate_command
 from castream_jax.reporting.sanity_table import sanity_table
 from castream_jax.reporting.templates import html_environment
 from castream_jax.runtime.atomic_files import write_atomically
+from castream_jax.runtime.bucket_folder import Place, as_given
 from castream_jax.runtime.progress import Progress
 
 
-def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Path:
+def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()) -> Place:
     """Writes the page of an evaluated experiment, one file that needs no network, and its table in Markdown.
 
     Args:
@@ -52,7 +53,7 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
         compare: other evaluated workdirs, to stand beside this one in a section of their own.
 
     Returns:
-        Path of the page.
+        Path of the page; in a bucket, its address.
 
     Raises:
         FileNotFoundError: an experiment has not been evaluated.
@@ -112,7 +113,7 @@ def write_report(workdir: str | os.PathLike[str], compare: Sequence[str | os.Pat
     workdir.report.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir.report_table, markdown_table(summary))
     write_atomically(workdir.report, page)
-    return workdir.report
+    return as_given(workdir.report)
 
 
 def _other_protocols(workdir: Workdir) -> dict[str, str]:

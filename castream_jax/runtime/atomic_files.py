@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from castream_jax.runtime.bucket_folder import is_copy, send
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces `path` by `text` at once."""
@@ -43,10 +45,16 @@ def _not_finite(values: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which then replaces `path` at once: a reader or a crash never sees half of it."""
+    """A file to write, which then replaces `path` at once: a reader or a crash never sees half of it.
+
+    So it does in a bucket, to which the file is sent.
+    """
+    if is_copy(path):  # of a folder that may have been made by another process, on another machine
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")  # the suffix stays, some writers insist on theirs
     try:
         yield temporary
         os.replace(temporary, path)
+        send(path)
     finally:
         temporary.unlink(missing_ok=True)

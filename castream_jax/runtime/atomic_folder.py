@@ -6,13 +6,16 @@ from pathlib import Path
 import shutil
 import tempfile
 
+from castream_jax.runtime.bucket_folder import is_copy, names_in, send_whole
+
 
 @contextlib.contextmanager
 def writing_folder(directory: Path, *, may_replace: Collection[str], marker: str | None = None) -> Iterator[Path]:
     """A new folder to fill, which then takes the place of `directory` at once: a crash never leaves half of it.
 
     Args:
-        directory: absolute path; its parents are made.
+        directory: absolute path, or one of `open_folder`; its parents are made. In a bucket, files are replaced one by
+            one, and `marker` is not there meanwhile.
         may_replace: names of files and folders that an earlier export has, which this one may take the place of.
         marker: the file that an earlier export has in any case.
 
@@ -36,6 +39,7 @@ def writing_folder(directory: Path, *, may_replace: Collection[str], marker: str
             if replaced.exists():
                 replaced.rename(directory)
             raise
+        send_whole(directory, marker)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
@@ -46,9 +50,10 @@ def _check(directory: Path, may_replace: Collection[str], marker: str | None) ->
         return
     if not directory.is_dir():
         raise FileExistsError(f"{directory} is a file: choose a folder.")
-    there = sorted(path.name for path in directory.iterdir())
+    there = names_in(directory)
     foreign = [name for name in there if name not in may_replace]
-    if foreign or (there and marker is not None and marker not in there):
+    unmarked = there and marker is not None and marker not in there
+    if foreign or (unmarked and not is_copy(directory)):  # in a bucket, it was killed
         named = ", ".join((foreign or there)[:3])
         raise FileExistsError(
             f"{directory} holds what this export would not write ({named}), and is left as it is: give a new folder, "

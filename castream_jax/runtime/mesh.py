@@ -12,6 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import orbax.checkpoint as ocp
 
+from castream_jax.runtime.bucket_folder import look_again
+
 DATA_AXIS = "data"
 
 _Options = ParamSpec("_Options")
@@ -61,10 +63,13 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def wait_for_all_processes() -> None:
     """Returns when every process of the run has come here, in a minute or in days; at once in a run of one process.
 
-    It uses no device and, unlike a collective of CPU devices, has no timeout that a slow process could overrun.
+    It uses no device and, unlike a collective of CPU devices, has no timeout that a slow process could overrun. What
+    the others have put into a bucket is then seen here.
     """
     barrier = ocp.multihost.get_barrier_sync_fn()
     barrier(key=f"castream {next(_barriers)}", timeout_ms=7 * 24 * 3600 * 1000)
+    if jax.process_count() > 1:
+        look_again()
 
 
 class OverImages(Generic[_Options, _Result]):

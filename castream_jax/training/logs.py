@@ -1,6 +1,7 @@
 """Training metrics: one line of `logs/metrics.jsonl` per report; the same for TensorBoard and, by option, W&B."""
 
 from collections.abc import Mapping
+import contextlib
 import json
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.runtime.atomic_files import json_text, write_atomically
+from castream_jax.runtime.bucket_folder import is_copy, send
 
 
 class MetricLogs:
@@ -46,6 +48,15 @@ class MetricLogs:
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
+    def send(self) -> None:
+        """Sends what was written so far to the bucket of the workdir, where it lies in one.
+
+        An object cannot be appended to. So that no step of a checkpoint is missing, this comes before it.
+        """
+        if self._active and is_copy(self._path):
+            self._board.flush()
+            send(self._path.parent)
+
     def __enter__(self) -> "MetricLogs":
         return self
 
@@ -57,6 +68,8 @@ class MetricLogs:
             self._board.close()
             if self._wandb is not None:
                 self._wandb.finish(exit_code=0 if error is None else 1)
+            with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
+                send(self._path.parent)
 
 
 def _open_wandb(config: Config, workdir: Workdir) -> Any:

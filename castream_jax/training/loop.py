@@ -29,6 +29,7 @@ from castream_jax.experiment.restore import frozen_fingerprint
 from castream_jax.experiment.selection import validated_split
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.model import Model
+from castream_jax.runtime.bucket_folder import Place, as_given
 from castream_jax.runtime.mesh import data_mesh, replicate, shard_batch
 from castream_jax.runtime.progress import Progress
 from castream_jax.training.compiled_step import compiled_step, first_state, moving_average, step_inputs
@@ -44,17 +45,18 @@ from castream_jax.training.validate import make_validation
 _SAVED = "SIGTERM: saved at step {} of {}; the same command continues there"
 
 
-def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False) -> Path:
+def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, profile: bool = False) -> Place:
     """Trains what `config.train.target` names and leaves checkpoints and logs in `workdir`.
 
     Args:
         config: see `castream_jax.experiment.config.base_config`.
-        workdir: folder of the experiment; one that holds an interrupted training of the same config is resumed.
+        workdir: folder of the experiment, or its address in a bucket (`s3://…`, `gs://…`); one that holds an
+            interrupted training of the same config is resumed.
         mesh: devices that share each batch; by default all of them.
         profile: write a trace of steps 10 to 20 to `logs/`, for TensorBoard or xprof.
 
     Returns:
-        The absolute workdir.
+        The absolute workdir; of an address, an `etils.epath.Path`.
 
     Raises:
         ValueError, FileNotFoundError: for a config, data or weights that cannot work, before anything is written; or
@@ -112,7 +114,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
                     state = meter.report(step, state)
                     score = meter.validate(step, state, frozen)
                     if step % config.train.checkpoint_every == 0 or last or stopped or score is not None:
-                        checkpoints.save(step, state, iterator, score)
+                        meter.save(step, state, iterator, score)
                     if stopped and not last:
                         checkpoints.wait()
                         progress.say(_SAVED.format(step, length.steps))
@@ -120,7 +122,7 @@ def train(config: Config, workdir: str | os.PathLike[str], *, mesh: Mesh | None 
 
         # --- output ---
         _finish(config, model, state, iterator, workdir, progress)
-    return workdir.folder
+    return as_given(workdir.folder)
 
 
 def _checkpoints(config: Config, workdir: Workdir, model: Model, progress: Progress) -> Checkpoints:

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: losses, learning rate and speed since the last report, and validation scores."""
+"""What a training leaves while it runs: losses, learning rate, speed since the last report, scores, checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
@@ -51,7 +51,7 @@ class Length(NamedTuple):
 
 @dataclasses.dataclass
 class Meter:
-    """Reads, logs and prints what is due after a step."""
+    """Reads, logs, prints and saves what is due after a step."""
 
     config: Config
     length: Length
@@ -60,7 +60,7 @@ class Meter:
     mesh: Mesh
     logs: MetricLogs
     progress: Progress
-    checkpoints: Checkpoints  # named where the training cannot go on
+    checkpoints: Checkpoints  # the last one is named where the training cannot go on
 
     def __post_init__(self) -> None:
         self._since = time.perf_counter()
@@ -119,6 +119,11 @@ class Meter:
         self.progress.say(f"step {step:,} · {_describe(told)}")
         self._since += time.perf_counter() - begin  # no time of the training
         return sum(scores[name] for name in sorted(self.schedules)) / len(self.schedules)
+
+    def save(self, step: int, state: State, iterator: Any, score: float | None) -> None:
+        """A checkpoint, see `Checkpoints.save`; the metrics that led to it come first."""
+        self.logs.send()
+        self.checkpoints.save(step, state, iterator, score)
 
     def _rates(self, step: int) -> dict[str, float]:
         """The learning rate, once if it is the same for all heads."""
