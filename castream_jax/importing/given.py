@@ -1,0 +1,76 @@
+"""What `import_torch` is given, looked at before anything is computed."""
+
+from collections import Counter
+from collections.abc import Sequence
+import inspect
+import re
+from typing import Any
+
+_PLAIN = {"OptimizedModule": "._orig_mod", "DataParallel": ".module", "DistributedDataParallel": ".module"}
+
+
+def check_module(module: Any) -> None:
+    """Raises a ValueError unless a module is plain PyTorch in float32 on the CPU; an ImportError without PyTorch."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
+    for name, part in module.named_modules():
+        kind, where = type(part).__name__, f"sub-module {name!r}" if name else "network"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"The {where} is a program of torch.jit: give the plain module that it was made of.")
+        if kind in _PLAIN and type(part).__module__.startswith("torch."):
+            raise ValueError(f"The {where} is wrapped as {kind}: give the plain module, its {_PLAIN[kind]}.")
+    others = [
+        name
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point() and (tensor.dtype != torch.float32 or tensor.device.type != "cpu")
+    ]
+    if others:
+        raise ValueError(f"{others[0]} of the network is not float32 on the CPU: import module.float().cpu().")
+
+
+def check_names(taps: Sequence[str] | None, class_names: Sequence[str]) -> None:
+    """Raises a ValueError unless both are sequences of different names, the taps not empty."""
+    for field, names in (("taps", taps), ("class_names", class_names)):
+        if names is None:
+            continue
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{field} must be a sequence of names, got {names!r}.")
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"{field} names {twice[0]!r} twice: make the names different.")
+        if any(not name.strip() for name in names):
+            raise ValueError(f"{field} has an empty name: give all of them.")
+    if taps is not None and not taps:
+        raise ValueError("taps names no sub-module: leave it out for the last map of each resolution.")
+
+
+def run_once(module: Any, name: str, image_size: int) -> None:
+    """Raises a ValueError that says why, if a network cannot compute images of this size."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    images = torch.zeros(2, 3, image_size, image_size)
+    try:
+        inspect.signature(module.forward).bind(images)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} does not take images alone ({error}): wrap it in a module that gives it the rest."
+        ) from error
+    try:
+        with torch.no_grad():
+            module(images)
+    except Exception as error:  # whatever a network may raise
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        channels = re.search(r"expected input\[2, 3, \d+, \d+\] to have (\d+) channels", reason)
+        if channels:
+            raise ValueError(
+                f"{name} takes images of {channels[1]} channels, and images here have three, red, green and blue: wrap it "
+                "in a module that makes these of them."
+            ) from error
+        raise ValueError(
+            f"{name} cannot compute images of {image_size} x {image_size} pixels, [B, 3, {image_size}, {image_size}] "
+            f"({type(error).__name__}: {reason}): another image_size may be its own."
+        ) from error
