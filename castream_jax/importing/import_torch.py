@@ -55,7 +55,7 @@ def import_torch(
         ValueError: if the module is no classifier of images with maps, cannot be exported, or differs after all.
     """
     check_module(module)
-    check_names(taps, class_names)
+    check_names(module, taps, classifier, class_names)
     if is_timm(module):
         if classifier is not None:
             raise ValueError("classifier is of networks that do not describe themselves: timm's know theirs.")
@@ -121,10 +121,6 @@ def _describe(
         fields = (("image_size", image_size), ("mean", mean), ("std", std))
         missing = [field for field, value in fields if value is None]
         raise ValueError(f"{name} does not describe itself: give {', '.join(missing)}.")
-    modules = dict(module.named_modules())
-    unknown = [tap for tap in (*(taps or ()), *([classifier] if classifier else [])) if tap not in modules]
-    if unknown:
-        raise ValueError(f"{name} has no sub-module {unknown[0]!r}: taps and classifier are names of named_modules().")
     with _Inference(module):
         run_once(module, name, image_size)
         taps = tuple(taps or found_taps(module, image_size))

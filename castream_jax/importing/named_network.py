@@ -112,7 +112,11 @@ def _from_factory(place: str, name: str) -> Any:
     except (Exception, SystemExit) as error:  # whatever it may raise
         raise ValueError(f"{place}:{name} fails ({_told(error)}): it must return a torch.nn.Module.") from error
     if not hasattr(network, "state_dict") or isinstance(network, type):
-        what = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+        what = (
+            f"the class {network.__name__}"
+            if isinstance(network, type)
+            else f"something of type {type(network).__name__}"
+        )
         raise ValueError(f"{place}:{name} returns {what}: it must return a torch.nn.Module.")
     return network
 
