@@ -28,9 +28,8 @@ def one_pixel_hint(module: Any, image_size: int) -> str:
             last = name
     if not last:
         return ""
-    return (
-        f" Its last map, {last}, is 1 x 1 for images of {image_size} x {image_size} pixels: import it for larger ones."
-    )
+    size = f"{image_size} x {image_size}"
+    return f" Its last map, {last}, is 1 x 1 for images of {size} pixels: import it for larger images."
 
 
 def _outputs(module: Any, image_size: int) -> list[tuple[str, tuple[int, int]]]:

@@ -67,8 +67,8 @@ def check_names(module: Any, taps: Sequence[str] | None, classifier: str | None,
         )
 
 
-def run_once(module: Any, name: str, image_size: int) -> None:
-    """Raises a ValueError that says why, if a network cannot compute images of this size."""
+def run_once(module: Any, name: str, image_size: int, taps: Sequence[str] = ()) -> None:
+    """Raises a ValueError that says why, if a network cannot compute images of this size, or a tap gives no tensor."""
     import torch  # pyright: ignore[reportMissingImports]
 
     if not isinstance(image_size, int) or image_size < 1:
@@ -79,6 +79,11 @@ def run_once(module: Any, name: str, image_size: int) -> None:
         raise ValueError(
             f"{name} does not take images alone ({error}): wrap it in a module that gives it the rest."
         ) from error
+    given: dict[str, Any] = {}
+    modules = dict(module.named_modules())
+    handles = [
+        modules[tap].register_forward_hook(lambda _, __, y, tap=tap: given.__setitem__(tap, type(y))) for tap in taps
+    ]
     try:
         with torch.no_grad():
             module(torch.zeros(2, 3, image_size, image_size))
@@ -94,3 +99,11 @@ def run_once(module: Any, name: str, image_size: int) -> None:
             f"{name} cannot compute images of {image_size} x {image_size} pixels, [B, 3, {image_size}, {image_size}] "
             f"({type(error).__name__}: {reason}): another image_size may be its own."
         ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tap, kind in given.items():
+        if not issubclass(kind, torch.Tensor):
+            raise ValueError(
+                f"The output of {tap!r} in {name} is a {kind.__name__}, and no map: choose another sub-module."
+            )

@@ -65,7 +65,7 @@ def import_torch(
     given = {"name": name, "mean": mean, "std": std, "class_names": tuple(class_names) or None}
     network = dataclasses.replace(network, **{field: value for field, value in given.items() if value is not None})
     with _Inference(network.module):
-        run_once(network.module, network.name, network.image_size)
+        run_once(network.module, network.name, network.image_size, network.taps)
         try:
             return convert(network)
         except NotImplementedError as error:

@@ -111,7 +111,9 @@ def _from_factory(place: str, name: str) -> Any:
         network = factory()
     except (Exception, SystemExit) as error:  # whatever it may raise
         raise ValueError(f"{place}:{name} fails ({_told(error)}): it must return a torch.nn.Module.") from error
-    if not hasattr(network, "state_dict") or isinstance(network, type):
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if not isinstance(network, torch.nn.Module):
         what = (
             f"the class {network.__name__}"
             if isinstance(network, type)

@@ -131,12 +131,16 @@ def test_the_cause_is_said_where_maps_or_classifier_are_others(network, torch):
     assert "do not depend on the sub-module 'aux'" in refused(unused, classifier="aux")
     assert "or 'fc' is not the classifier" in refused(network(last=torch.relu), taps=("stage1",), classifier="fc")
     assert refused(network(), image_size=4).endswith(
-        "Its last map, stage2, is 1 x 1 for images of 4 x 4 pixels: import it for larger ones."
+        "Its last map, stage2, is 1 x 1 for images of 4 x 4 pixels: import it for larger images."
     )
     grey = network()
     grey.stage1[0] = torch.nn.Conv2d(1, 4, 3)
     assert "first convolution of Small takes images of another number of channels, 1," in refused(grey)
     assert "first convolution of Small" in refused(grey, taps=("stage1", "stage2"))
+    pair = network(last=lambda x: x[0].transpose(1, 2)[..., None])
+    pair.stage2 = torch.nn.LSTM(64, 6)
+    pair.stage1.append(torch.nn.Flatten(2))
+    assert "The output of 'stage2' in Small is a tuple, and no map" in refused(pair, taps=("stage2",))
     with_targets = network()
     with_targets.forward = lambda x, targets: x
     assert "does not take images alone (missing a required argument: 'targets')" in refused(with_targets)
