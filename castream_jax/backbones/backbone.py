@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Shaped
 import numpy as np
 
+from castream_jax.backbones.normalisation import normalisation
 from castream_jax.concrete import check_range
 from castream_jax.kernels.precision import Dtype, computing_in
 
@@ -77,7 +78,8 @@ class Backbone(nnx.Module):
             named_taps: what these names stand for; by default, both for all boundaries.
 
         Raises:
-            ValueError: for unknown taps, or taps that are out of order or do not end with the last boundary.
+            ValueError: for unknown taps, taps that are out of order or do not end with the last boundary, or a mean
+                or std that is not of pixels in [0, 1].
         """
         self.name = name
         self.num_classes = num_classes
@@ -85,8 +87,7 @@ class Backbone(nnx.Module):
         self.taps = self._boundary_numbers("official" if taps is None else taps, named_taps or {})
         self.stage_dims = tuple(self.boundary_dims[tap] for tap in self.taps)
         self.stride = stride
-        self.mean = tuple(mean)
-        self.std = tuple(std)
+        self.mean, self.std = normalisation(mean, std)
 
     @property
     def dtype(self) -> Dtype:

@@ -43,7 +43,8 @@ def write_imported(backbone: ImportedBackbone, directory: str | os.PathLike[str]
         FileExistsError: if `directory` holds anything else.
     """
     directory = Path(directory).resolve()
-    with writing_folder(directory, may_replace=imported_files(backbone.trunk), marker=DESCRIPTION_FILE) as folder:
+    ours = imported_files(backbone.trunk)
+    with writing_folder(directory, may_replace=ours, marker=DESCRIPTION_FILE, what="import") as folder:
         fill_folder(backbone, folder)
     return directory
 

@@ -9,10 +9,10 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def read_class_names(path: str | None, num_classes: int | None = None) -> tuple[str, ...]:
-    """The lines of a file that are not blank, or nothing where there is no path.
+    """The lines of a file, or nothing where there is no path; blank lines at its end are none.
 
     Raises:
-        ValueError: if there is no such file of text in UTF-8, or it has not one name per class.
+        ValueError: if there is no such file of text in UTF-8, a line is blank, or it has not one name per class.
     """
     if path is None:
         return ()
@@ -22,7 +22,11 @@ def read_class_names(path: str | None, num_classes: int | None = None) -> tuple[
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8, so that its names cannot be read: save it in that encoding.") from error
-    found = tuple(line.strip() for line in text.split("\n") if line.strip())
+    found = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if found == ("",):
+        raise ValueError(f"{path} has no names: one per line, in the order of the classes.")
+    if "" in found:
+        raise ValueError(f"Line {found.index('') + 1} of {path} is blank: give a name for every class.")
     if num_classes is not None and len(found) != num_classes:
         raise ValueError(f"{path} has {len(found)} names, and the model {num_classes} classes: one name per line.")
     return found

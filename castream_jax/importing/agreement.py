@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from castream_jax.importing.capture import POOLED
+from castream_jax.importing.found_taps import one_pixel_hint
 from castream_jax.importing.network import Network
 from castream_jax.importing.trunk_programs import Boundary, Functions
 
@@ -42,16 +44,23 @@ def _compared(
     deviations: dict[str, float] = {}
     complete: Any = functions.complete
     varied = False
+    stages: Any = jax.jit(lambda w, x: functions.stages(w, x, ()))
     for kind, pixels in _images(network.image_size).items():
         x = ((pixels - np.asarray(network.mean)) / np.asarray(network.std)).astype(np.float32)
         logits, marked, attention = _of_torch(network, functions, x)
         if logits.shape != (_IMAGES, num_classes) or not np.isfinite(logits).all():
             raise ValueError(f"{network.name} gives logits that are not finite: look at its weights.")
+        if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-5):
+            raise ValueError(f"{network.name} gives probabilities, not logits: return what its softmax is given.")
+        _check_alone(network, functions, x, (logits, *marked))
         varied = varied or bool(np.ptp(logits, axis=0).max() > 1e-5 * np.ptp(logits))
-        maps, vector = jax.jit(lambda w, x: functions.stages(w, x, ()))(weights, x)
+        maps, vector = stages(weights, x)
         for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
             shown = network.last if boundary.mark == "last" else boundary.mark
             _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
+        for boundary, one, all_ in zip(functions.boundaries, stages(weights, x[:1])[0], maps, strict=True):
+            shown = network.last if boundary.mark == "last" else boundary.mark
+            _note(deviations, f"{shown} of one image, {kind}", one, np.asarray(all_[:1]))
         if functions.blocks:
             ours = jax.jit(lambda w, x: functions.attention(w, x))(weights, x)
             _note(deviations, f"attention in its blocks, {kind}", ours, attention)
@@ -70,6 +79,26 @@ def _compared(
             f"(at most {TOLERANCE:.0e} may be): it uses an operation that is converted otherwise; report it."
         )
     return deviations, varied
+
+
+def _check_alone(network: Network, functions: Functions, x: np.ndarray, batch: tuple[np.ndarray, ...]) -> None:
+    """Raises a ValueError if PyTorch gives other logits or maps for an image alone than in its batch."""
+    try:
+        logits, maps, _ = _of_torch(network, functions, x[:1])
+    except Exception as error:  # whatever a network may raise
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        raise ValueError(
+            f"{network.name} takes no single image ({type(error).__name__}: {reason}): it must take any number of them."
+        ) from error
+    names = ["logits", *(network.last if b.mark == "last" else b.mark for b in functions.boundaries)]
+    logits = logits.reshape(1, -1)  # of a batch of one, `squeeze()` takes the batch, too
+    for name, alone, together in zip(names, (logits, *maps), batch, strict=True):
+        spread = float(np.ptp(together)) or 1.0
+        if alone.shape[1:] != together.shape[1:] or not np.abs(alone - together[:1]).max() <= TOLERANCE * spread:
+            raise ValueError(
+                f"What {network.name} gives for an image ({name}) depends on the other images of its batch: every "
+                "image must be computed by itself, as BatchNorm does with its running statistics."
+            )
 
 
 @contextlib.contextmanager
@@ -98,8 +127,41 @@ def _noise_in_constants(
 def _logits(
     network: Network, functions: Functions, weights: Mapping[str, Any], vector: jax.Array, expected: np.ndarray
 ) -> np.ndarray:
+    """Logits of the pooled vector.
+
+    Raises:
+        ValueError: if they are not those that are expected, with what may be wrong.
+    """
+    found = _follow(functions, weights, vector, expected)
+    deviation = _deviation(found, expected)
+    if deviation <= 10 * TOLERANCE:
+        return found
+    pooled = "class token" if functions.has_vector else "mean over positions"
+    if network.classifier is not None:
+        marks = {mark: node for mark, node in functions.graph.marks.items() if mark != POOLED}
+        plain = Functions(network, functions.graph._replace(marks=marks), functions.boundaries)
+        if _deviation(_follow(plain, weights, vector, expected), expected) <= 10 * TOLERANCE:
+            raise ValueError(
+                f"{network.classifier!r} is not the classifier of {network.name}, which is given the {pooled} of "
+                f"{network.last!r}: name another sub-module, or none."
+            )
+    figure = f" (they differ by {deviation:.1e} of the spread)" if np.isfinite(deviation) else ""
+    other = f", or {network.classifier!r} is not the classifier" if network.classifier is not None else ""
+    way_out = ""
+    if network.last != "forward_features":
+        way_out = one_pixel_hint(network.module, network.image_size) or (
+            " Make what is pooled the output of a sub-module: nn.ReLU() or nn.Identity() of its own, used once."
+        )
+    raise ValueError(
+        f"The logits of {network.name} are not those of the {pooled} of {network.last!r}{figure}{other}: the last tap "
+        "must be the map that is pooled, and nothing but its mean, or a class token, may be read of it."
+        f"{way_out}"
+    )
+
+
+def _follow(functions: Functions, weights: Mapping[str, Any], vector: jax.Array, expected: np.ndarray) -> np.ndarray:
     """Logits of the pooled vector; tries maps of one position and, if these will not do, of the size of the last."""
-    found = np.full_like(expected, np.nan)
+    found = np.full(0, np.nan)
     for constant_map in dict.fromkeys((functions.constant_map, True)):
         functions.constant_map = constant_map
         try:
@@ -108,12 +170,7 @@ def _logits(
             continue
         if found.shape == expected.shape and _deviation(found, expected) <= 10 * TOLERANCE:
             return found
-    pooled = "class token" if functions.has_vector else "mean over positions"
-    raise ValueError(
-        f"The logits of {network.name} are not those of the {pooled} of {network.last!r} (they differ by "
-        f"{_deviation(found, expected):.1e} of the spread): the last tap must be the map that is pooled, and nothing "
-        "but its mean, or a class token, may be read of it."
-    )
+    return found
 
 
 def _images(size: int) -> dict[str, np.ndarray]:
@@ -133,16 +190,20 @@ def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np
     import torch  # pyright: ignore[reportMissingImports]
 
     found: dict[str, Any] = {}
+
+    def keep(mark: str) -> Any:
+        return lambda _, __, y: found.__setitem__(mark, y.clone())  # what follows may write into it
+
     modules = dict(network.module.named_modules())
     handles = []
     named = {b.mark: network.last if b.mark == "last" else b.mark for b in functions.boundaries}
     for mark, name in (named | {name: name for _, name in functions.blocks}).items():
         if name in modules:
-            handles.append(modules[name].register_forward_hook(lambda _, __, y, mark=mark: found.__setitem__(mark, y)))
+            handles.append(modules[name].register_forward_hook(keep(mark)))
     try:
         with torch.no_grad():
             images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-            logits = network.module(images)
+            logits = network.module(images.clone())
             if network.last == "forward_features":
                 found["last"] = network.module.forward_features(images)
     finally:
@@ -168,4 +229,5 @@ def _note(deviations: dict[str, float], name: str, ours: Any, theirs: np.ndarray
 
 def _deviation(ours: np.ndarray, theirs: np.ndarray) -> float:
     spread = float(theirs.max() - theirs.min()) or 1.0
-    return float(np.abs(ours - theirs).max() / spread) if ours.shape == theirs.shape else float("inf")
+    deviation = float(np.abs(ours - theirs).max() / spread) if ours.shape == theirs.shape else np.inf
+    return np.inf if np.isnan(deviation) else deviation

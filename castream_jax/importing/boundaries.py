@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from castream_jax.importing.capture import LAST, TARGET, Graph
+from castream_jax.importing.capture import LAST, POOLED, TARGET, Graph
 from castream_jax.importing.network import Network
 from castream_jax.importing.trunk_programs import Boundary
 
@@ -22,6 +22,14 @@ def find_boundaries(network: Network, graph: Graph) -> tuple[tuple[Boundary, ...
         raise ValueError(
             f"{network.name} gives {_told(logits)}, and a classifier gives logits [B, K]: detectors and segmenters "
             "have no class that a map would explain."
+        )
+    dtype = graph.output.meta["val"].dtype
+    if not dtype.is_floating_point:
+        raise ValueError(f"{network.name} gives numbers of {dtype}, and logits are of torch.float32: return these.")
+    if network.classifier is not None and POOLED not in graph.marks:
+        raise ValueError(
+            f"The logits of {network.name} do not depend on the sub-module {network.classifier!r}: classifier is the "
+            "one that is given the mean of the last tap."
         )
     order = {node: number for number, node in enumerate(graph.nodes)}
     wanted = [tap for tap in network.taps if tap != network.last]

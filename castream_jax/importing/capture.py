@@ -7,6 +7,8 @@ what interprets the graph can read the value there, or put another one in its pl
 from collections.abc import Iterator
 import contextlib
 import functools
+import io
+import logging
 from typing import Any, NamedTuple
 import warnings
 
@@ -16,6 +18,10 @@ from castream_jax.importing.network import Network
 from castream_jax.importing.torchax_operations import torchax_operations
 
 LAST, TARGET, BLOCK, POOLED = "last", "target", "block", "pooled"  # other marks have the names of sub-modules
+
+# Operations whose results are no logits, and what they are called; and those that the output may go through after.
+_PROBABILITIES = {"_softmax": "softmax", "softmax": "softmax", "sigmoid": "sigmoid"}
+_SAME_NUMBERS = ("alias", "clone", "view", "_unsafe_view", "squeeze", "unsqueeze", "_to_copy", "castream_jax.mark")
 
 
 class Graph(NamedTuple):
@@ -63,7 +69,8 @@ def capture(network: Network) -> Graph:
     """The graph of `network` for batches of any size.
 
     Raises:
-        ValueError: if `torch.export` cannot make a graph of it.
+        ValueError: if `torch.export` cannot make a graph of it, it gives probabilities or anything but one tensor, or
+            it draws random numbers.
     """
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -73,8 +80,7 @@ def capture(network: Network) -> Graph:
     images = torch.zeros(2, 3, size, size)
     batch = torch.export.Dim("b", min=2, max=4096)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's, of its own insides
+        with _quiet():
             with torch.no_grad(), _hooks(network):
                 exported = torch.export.export(marked, (images,), dynamic_shapes=({0: batch},), strict=False)
             exported = exported.run_decompositions().run_decompositions(decompositions)
@@ -85,6 +91,19 @@ def capture(network: Network) -> Graph:
             "control flow that depends on values, and a batch of fixed size, have to be rewritten."
         ) from error
     return _graph(exported, network)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch warns, logs and prints of its own insides: what went wrong is said in a sentence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _marked(network: Network) -> Any:
@@ -142,12 +161,8 @@ def _graph(exported: Any, network: Network) -> Graph:
 
     exported.graph_module.graph.eliminate_dead_code()
     nodes = tuple(exported.graph.nodes)
-    outputs = next(node for node in nodes if node.op == "output").args[0]
-    if len(outputs) != 1:
-        raise ValueError(
-            f"{network.name} gives {len(outputs)} tensors, and a classifier gives logits [B, K] alone: wrap it in a "
-            "module that returns these."
-        )
+    _check_no_random_numbers(nodes, network)
+    output = _output(exported, network)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     tensors = {**exported.state_dict, **exported.constants}
     weights, weight_nodes, inputs = {}, {}, None
@@ -164,7 +179,49 @@ def _graph(exported: Any, network: Network) -> Graph:
     )
     images = str(_value(inputs).shape[0])
     sizes = tuple(node for node in nodes if "sym_size" in str(node.target) and str(_value(node)) == images)
-    return Graph(nodes, outputs[0], inputs, sizes, weights, weight_nodes, kernels, norms, marks)
+    return Graph(nodes, output, inputs, sizes, weights, weight_nodes, kernels, norms, marks)
+
+
+def _output(exported: Any, network: Network) -> Any:
+    """The node of the logits; what the network writes into its images or statistics is no output of its."""
+    from torch.export.graph_signature import OutputKind  # pyright: ignore[reportMissingImports]
+
+    nodes = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    kinds = [spec.kind for spec in exported.graph_signature.output_specs]
+    outputs = [node for node, kind in zip(nodes, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
+    if len(outputs) != 1:
+        raise ValueError(
+            f"{network.name} gives {len(outputs)} tensors, and a classifier gives logits [B, K] alone: wrap it in a "
+            "module that returns these."
+        )
+    tree = exported.call_spec.out_spec
+    if not tree.is_leaf():
+        raise ValueError(f"{network.name} gives a {tree.type.__name__}: wrap it in a module that returns the logits.")
+    last = outputs[0]
+    while _operation(last) in _SAME_NUMBERS:
+        last = last.args[0]
+    if (name := _operation(last)) in _PROBABILITIES:
+        raise ValueError(
+            f"{network.name} gives probabilities, not logits: return what its {_PROBABILITIES[name]} is given."
+        )
+    return outputs[0]
+
+
+def _check_no_random_numbers(nodes: tuple[Any, ...], network: Network) -> None:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    drawn = [node for node in nodes if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())]
+    if drawn:
+        raise ValueError(
+            f"{network.name} uses random numbers ({_operation(drawn[0])}) in inference mode: is there an F.dropout "
+            "without training=self.training?"
+        )
+
+
+def _operation(node: Any) -> str:
+    """The name of one of PyTorch's operations, such as `"softmax"`, or nothing."""
+    packet = getattr(getattr(node, "target", None), "overloadpacket", "")
+    return str(packet).removeprefix("aten.")
 
 
 def _value(node: Any) -> Any:

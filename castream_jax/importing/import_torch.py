@@ -12,7 +12,8 @@ from castream_jax.backbones.imported import ImportedBackbone, Program, Trunk
 from castream_jax.importing.agreement import check_against_torch
 from castream_jax.importing.boundaries import find_attention, find_boundaries
 from castream_jax.importing.capture import capture
-from castream_jax.importing.found_taps import found_taps
+from castream_jax.importing.found_taps import found_taps, one_pixel_hint
+from castream_jax.importing.given import check_module, check_names, run_once
 from castream_jax.importing.network import Network
 from castream_jax.importing.timm_networks import describe_timm, is_timm
 from castream_jax.importing.trunk_programs import Functions, export_programs
@@ -53,7 +54,8 @@ def import_torch(
         ImportError: if PyTorch or torchax is not installed.
         ValueError: if the module is no classifier of images with maps, cannot be exported, or differs after all.
     """
-    _check_module(module)
+    check_module(module)
+    check_names(module, taps, classifier, class_names)
     if is_timm(module):
         if classifier is not None:
             raise ValueError("classifier is of networks that do not describe themselves: timm's know theirs.")
@@ -63,7 +65,11 @@ def import_torch(
     given = {"name": name, "mean": mean, "std": std, "class_names": tuple(class_names) or None}
     network = dataclasses.replace(network, **{field: value for field, value in given.items() if value is not None})
     with _Inference(network.module):
-        return convert(network)
+        run_once(network.module, network.name, network.image_size, network.taps)
+        try:
+            return convert(network)
+        except NotImplementedError as error:
+            raise ValueError(f"{network.name} uses {error}, which torchax has no operation of JAX for.") from error
 
 
 def convert(network: Network) -> ImportedBackbone:
@@ -101,22 +107,6 @@ def convert(network: Network) -> ImportedBackbone:
     return ImportedBackbone(trunk, jax.device_put(weights))
 
 
-def _check_module(module: Any) -> None:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError("PyTorch is not installed: pip install 'castream_jax[torch]'.") from error
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"import_torch takes a torch.nn.Module, got {type(module).__name__}: call the factory first.")
-    others = [
-        name
-        for name, tensor in module.state_dict().items()
-        if tensor.is_floating_point() and (tensor.dtype != torch.float32 or tensor.device.type != "cpu")
-    ]
-    if others:
-        raise ValueError(f"{others[0]} of the network is not float32 on the CPU: import module.float().cpu().")
-
-
 def _describe(
     module: Any,
     image_size: int | None,
@@ -131,14 +121,12 @@ def _describe(
         fields = (("image_size", image_size), ("mean", mean), ("std", std))
         missing = [field for field, value in fields if value is None]
         raise ValueError(f"{name} does not describe itself: give {', '.join(missing)}.")
-    modules = dict(module.named_modules())
-    unknown = [tap for tap in (*(taps or ()), *([classifier] if classifier else [])) if tap not in modules]
-    if unknown:
-        raise ValueError(f"{name} has no sub-module {unknown[0]!r}: taps and classifier are names of named_modules().")
     with _Inference(module):
+        run_once(module, name, image_size)
         taps = tuple(taps or found_taps(module, image_size))
+        small = "" if taps else one_pixel_hint(module, image_size)
     if not taps:
-        raise ValueError(f"{name} has no sub-module that gives a map [B, d, h, w]: name its taps.")
+        raise ValueError(f"{name} has no sub-module that gives a map [B, d, h, w]: name its taps.{small}")
     return Network(name, module, image_size, mean, std, taps, taps[-1], classifier=classifier)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import importlib
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,37 @@ def _from_factory(place: str, name: str) -> Any:
             module = importlib.import_module(Path(place).stem)
         else:
             module = importlib.import_module(place)
-    except ImportError as error:
-        raise ValueError(f"{place} cannot be imported: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever it may raise
+        if place.endswith(".py"):  # which has been located
+            raise
+        raise ValueError(f"{place} cannot be imported ({_told(error)}).") from error
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ValueError(f"{place} has no function {name!r} that makes a network.")
     try:
-        return factory()
-    except Exception as error:  # whatever it may raise
+        inspect.signature(factory).bind()
+    except TypeError as error:
         raise ValueError(
-            f"{place}:{name} cannot be called without arguments ({type(error).__name__}: {error}): wrap it in a "
-            "function."
+            f"{place}:{name} cannot be called without arguments ({error}): wrap it in a function."
         ) from error
+    except ValueError:  # it has no signature
+        pass
+    try:
+        network = factory()
+    except (Exception, SystemExit) as error:  # whatever it may raise
+        raise ValueError(f"{place}:{name} fails ({_told(error)}): it must return a torch.nn.Module.") from error
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if not isinstance(network, torch.nn.Module):
+        what = (
+            f"the class {network.__name__}"
+            if isinstance(network, type)
+            else f"something of type {type(network).__name__}"
+        )
+        raise ValueError(f"{place}:{name} returns {what}: it must return a torch.nn.Module.")
+    return network
+
+
+def _told(error: BaseException) -> str:
+    reason = " ".join(str(error).split()).rstrip(".")[:200]
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 import dataclasses
-import math
 from typing import Any, Literal
+
+from castream_jax.backbones.normalisation import normalisation
 
 Layout = Literal["nchw", "nhwc", "tokens"]
 
@@ -52,9 +53,5 @@ class Network:
     def __post_init__(self):
         if self.image_size < 1:
             raise ValueError(f"image_size must be positive, got {self.image_size}.")
-        for name in ("mean", "std"):
-            values = tuple(map(float, getattr(self, name)))
-            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
-                above = ", above zero" if name == "std" else ""
-                raise ValueError(f"{name} must be three numbers{above}, of red, green and blue, got {values}.")
+        for name, values in zip(("mean", "std"), normalisation(self.mean, self.std), strict=True):
             object.__setattr__(self, name, values)

@@ -2,6 +2,10 @@
 
 torchax 0.0.13 names overloads that PyTorch 2.13 no longer has (`aten.prod.dim_Dimname` and others of tensors with named
 axes). No network uses them; while torchax is imported, and then only, such a name stands for nothing.
+
+torchax makes itself a backend of PyTorch's as well, called "jax": `torch.compile` and `DataParallel` would look for its
+devices from then on. Its operations need none of that, so that PyTorch stays as it was. A program that computes with
+torchax itself imports torchax before.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +25,7 @@ def torchax_operations() -> tuple[dict[Any, Any], Any]:
     try:
         import torch  # noqa: F401  # pyright: ignore[reportMissingImports]
 
-        with _names_that_are_gone():
+        with _names_that_are_gone(), _no_backend():
             decompositions = importlib.import_module("torchax.decompositions")
             importlib.import_module("torchax.ops.jaten")  # which fills the registry
             ops_registry = importlib.import_module("torchax.ops.ops_registry")
@@ -67,3 +71,20 @@ def _names_that_are_gone() -> Iterator[None]:
         yield
     finally:
         packets.__getattr__ = look_up
+
+
+@contextlib.contextmanager
+def _no_backend() -> Iterator[None]:
+    """PyTorch gets no backend called "jax", and keeps its fast path of attention."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    utilities: Any = torch.utils
+    package: Any = torch
+    before = utilities.rename_privateuse1_backend, package._register_device_module
+    utilities.rename_privateuse1_backend = package._register_device_module = lambda *_: None
+    try:
+        yield
+    finally:
+        utilities.rename_privateuse1_backend, package._register_device_module = before
+        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,7 +1,8 @@
 """A backbone from outside that does not keep its word: what it said, and what it gave."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flax import nnx
@@ -19,8 +20,14 @@ Parts = Sequence[Callable[[Array], Array]]
 class Own(castream.Backbone):
     """Says (4, 6) channels and 3 classes."""
 
-    def __init__(self, parts: Parts, classify: Callable[[Array], Array] = lambda x: x[:, :3], **modules: Any):
-        super().__init__("own", num_classes=3, boundary_dims=(4, 6), stride=1)
+    def __init__(
+        self,
+        parts: Parts,
+        classify: Callable[[Array], Array] = lambda x: x[:, :3],
+        normalised: Mapping[str, Any] = MappingProxyType({}),
+        **modules: Any,
+    ):
+        super().__init__("own", num_classes=3, boundary_dims=(4, 6), stride=1, **normalised)
         self.parts, self.classifier = nnx.List(parts), classify
         for name, module in modules.items():
             setattr(self, name, module)
@@ -66,6 +73,25 @@ def test_features_and_logits_are_those_that_were_announced(parts: Parts, classif
     for call in (lambda: model(jnp.asarray(PIXELS)), lambda: castream.attribute(model, PIXELS, np.array([0, 1]))):
         with pytest.raises(ValueError, match=said):
             call()
+
+
+@pytest.mark.parametrize(
+    ("normalised", "said"),
+    [
+        ({"mean": (0.5, 0.5)}, r"mean must be three numbers, of red, green and blue, got \(0\.5, 0\.5\)"),
+        ({"mean": 0.5}, "mean must be three numbers, of red, green and blue, got 0.5"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean must be three numbers"),
+        ({"std": (0.5, 0.5, 0)}, "std must be three numbers, above zero, of red, green and blue"),
+        ({"mean": (124, 116, 104), "std": (58, 57, 57)}, r"mean and std are of pixels in \[0, 1\]: divide by 255, got"),
+        ({"std": (58, 57, 57)}, "divide by 255"),
+        ({"mean": (-0.1, 0.5, 0.5)}, r"mean and std are of pixels in \[0, 1\], got"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_calls")
+def test_mean_and_std_are_of_pixels_between_zero_and_one(normalised: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said):
+        Own(RIGHT, normalised=normalised)
+    assert Own(RIGHT, normalised={"mean": (0, 0, 0), "std": (1, 1, 1)}).std == (1.0, 1.0, 1.0)
 
 
 def test_a_backbone_with_a_dropout_of_its_own_is_scored():

@@ -183,6 +183,12 @@ def test_what_it_is_not_is_refused(tiny, tmp_path):
         castream.load_backbone("imported", TINY, num_classes=11)
     with pytest.raises(ValueError, match="needs weights"):
         castream.load_backbone("resnet50")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(
+        FileExistsError, match=r"holds what this import would not write \(thesis.tex\), .* an earlier imp"
+    ):
+        castream.save_backbone(tiny, tmp_path / "full")
     damaged = Path(shutil.copytree(TINY, tmp_path / "damaged"))
     (damaged / "classify.stablehlo").write_bytes(b"no program")
     with pytest.raises(ValueError, match=r"classify\.stablehlo is damaged"):
