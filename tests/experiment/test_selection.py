@@ -20,7 +20,7 @@ def about_of(workdir: Path) -> list[tuple[Path, dict]]:
 @pytest.fixture
 def validated(trained_workdir: Path, monkeypatch):
     """The trained workdir, as if its checkpoints had been validated on a split."""
-    monkeypatch.setattr("castream_jax.experiment.checkpoint._changed_file", lambda folder, checksums: None)
+    monkeypatch.setattr("castream_jax.experiment.checkpoint.changed_file", lambda folder: None)
 
     def validated(split: str | None, old: bool = False) -> Path:
         for path, about in about_of(trained_workdir):
