@@ -30,9 +30,11 @@ def random(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
 def centre(inputs: Inputs) -> dict[str, Float[Array, "b h w"]]:
     """A Gaussian at the image's centre, sigma a quarter of the side in each direction, scaled to a maximum of 1.
 
-    So the middle of an edge has 0.14 and a corner 0.02: photographs have their object in the middle.
+    So the middle of an edge has 0.14 and a corner 0.02: photographs have their object in the middle. Where the features
+    have one or two positions in a direction, all of them as far from the centre, the map has four.
     """
-    batch, height, width = inputs.features.shape[:3]
+    batch = len(inputs.features)
+    height, width = (side if side > 2 else 4 for side in inputs.features.shape[1:3])
     y, x = ((jnp.arange(side) + 0.5) / side - 0.5 for side in (height, width))
     gaussian = jnp.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * 0.25**2))
     gaussian = jnp.broadcast_to((gaussian / gaussian.max())[None], (batch, height, width))

@@ -13,6 +13,7 @@ from castream_jax.metrics.randomisation import cascading_randomisation
 from castream_jax.model import Model, to_unit_range
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.atomic_files import write_json
+from castream_jax.runtime.progress import Progress
 
 BASELINES = ("random", "centre", "ones")
 
@@ -20,7 +21,9 @@ BASELINES = ("random", "centre", "ones")
 def sanity_check(
     config: Config, source: Source, model: Model, protocol: Protocol, workdir: Workdir, run: str
 ) -> dict[str, Any]:
-    """`cascading_randomisation` over `config.evaluation.sanity_images` evenly spaced images; kept in the workdir.
+    """`cascading_randomisation` over evenly spaced images; kept in the workdir.
+
+    There are `config.evaluation.sanity_images` of them, at most as many as are explained.
 
     Of the evaluation's methods those are checked that take a few trunk passes: not the ones that mask (Score-CAM,
     RISE), which would take the evaluation's time once more for every stage, and not the baselines, which see no
@@ -36,7 +39,8 @@ def sanity_check(
     """
     methods = [name for name in config.evaluation.methods if not parse_method(name).method.chunked]
     methods = [name for name in methods if name not in BASELINES]
-    positions = evenly_spaced(len(source), config.evaluation.sanity_images)
+    most = config.evaluation.max_images or len(source)
+    positions = evenly_spaced(len(source), min(config.evaluation.sanity_images, most))
     if not config.evaluation.sanity_images or not methods:
         return {"run": run, "images": 0, "rows": []}
     if workdir.sanity.exists():
@@ -48,6 +52,7 @@ def sanity_check(
     batches.close()
     readable = batch["mask"]
     pixels, labels = to_unit_range(batch["pixels"][readable]), batch["label"][readable]
+    Progress("sanity check", total=0, unit="").say(f"{len(positions)} images under random parameters")
     rows = cascading_randomisation(model, pixels, labels, methods, protocol)
     check = {"run": run, "images": len(positions), "rows": rows}
     write_json(workdir.sanity, check)

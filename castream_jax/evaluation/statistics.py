@@ -14,7 +14,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 
-# Results repeat to 1e-6 on any number of devices: smaller differences have no sign to count.
+# Results repeat to 1e-6 on any number of devices: smaller differences have no sign, neither an image's nor the end of
+# an interval, which is 0 where most images tie.
 TIE = 1e-6
 
 # Draws held at a time; bounds the memory, not the numbers.
@@ -63,9 +64,10 @@ def bootstrap_counts(
 
 
 def interval(samples: Float[np.ndarray, "resamples *columns"]) -> Float[np.ndarray, "2 *columns"]:
-    """Lower and upper end of the percentile interval that holds `CONFIDENCE` of the resamples."""
+    """Lower and upper end of the percentile interval that holds `CONFIDENCE` of the resamples; 0 within `TIE` of it."""
     tail = (1 - CONFIDENCE) / 2
-    return np.quantile(samples, [tail, 1 - tail], axis=0)
+    ends = np.quantile(samples, [tail, 1 - tail], axis=0)
+    return np.where(np.abs(ends) < TIE, 0.0, ends)
 
 
 def sign_test(differences: Float[np.ndarray, " rows"], images: Int[np.ndarray, " rows"]) -> SignTest:

@@ -128,7 +128,7 @@ def base_config() -> Config:
             "methods": ("gradcam", "attention"),  # attribution methods; `castream methods` lists them
             "reference_method": "",  # method that the others are compared with, such as "gradcam"; "": none
             "baselines": True,  # evaluate random, centre and all-ones maps as well, which every method has to beat
-            "sanity_images": 50,  # images of the sanity check by randomisation; 0: no check
+            "sanity_images": 50,  # images of the sanity check by randomisation, at most those explained; 0: no check
             "protocol": "castream",  # the choices that turn maps into numbers; `castream protocol list`
             "further_protocols": (),  # names of protocols to evaluate under as well, with results of their own
             "max_images": 0,  # images that are explained, evenly spaced over the test split; 0: all

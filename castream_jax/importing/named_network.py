@@ -57,11 +57,15 @@ def load_weights(module: Any, tensors: Mapping[str, np.ndarray], what: str) -> N
 
     own = module.state_dict()
     counted = {name for name in own if name.endswith("num_batches_tracked")} - tensors.keys()
-    check_names(
-        what,
-        expected={name: tuple(value.shape) for name, value in own.items() if name not in counted},
-        given={name: np.shape(value) for name, value in tensors.items()},
-    )
+    expected = {name: tuple(value.shape) for name, value in own.items() if name not in counted}
+    given = {name: np.shape(value) for name, value in tensors.items()}
+    try:
+        check_names(what, expected=expected, given=given)
+    except ValueError as error:
+        other = [name for name in expected if name in given and expected[name] != given[name]]
+        if expected.keys() != given.keys() or any(expected[name][1:] != given[name][1:] for name in other):
+            raise
+        raise ValueError(f"{error} For another number of classes, give --num-classes {given[other[0]][0]}.") from error
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, strict=False)
 
 

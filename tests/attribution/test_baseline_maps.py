@@ -66,6 +66,12 @@ def test_centre_is_a_gaussian_of_a_quarter_of_the_side(small_model):
     np.testing.assert_allclose(even.max((1, 2)), 1, rtol=1e-6)
 
 
+def test_centre_is_no_map_of_ones_where_the_last_map_is_small(small_model):
+    maps = castream.attribute(small_model, np.zeros((1, 8, 4, 3), np.float32), LABELS[:1], ("centre",))  # 2 x 1
+    assert maps["ca", "centre"].shape == (1, 4, 4)
+    np.testing.assert_allclose(maps["ca", "centre"].min(), np.exp(-2), rtol=1e-6)  # a corner, of the middle four 1
+
+
 def test_any_map_can_be_inverted(small_model):
     methods = ("gradcam++", "random", "ones", "attention:1")
     inverted = tuple(f"inverted-{method}" for method in methods)

@@ -8,6 +8,17 @@ from castream_jax.evaluation import statistics
 from castream_jax.evaluation.statistics import bootstrap_means, interval, sign_test
 
 
+@pytest.mark.parametrize(("differing", "excludes"), [(1, False), (2, False), (3, False), (4, True)])
+@pytest.mark.parametrize("images", [60, 100, 359])
+def test_a_few_images_that_differ_establish_nothing(differing: int, excludes: bool, images: int):
+    """Resamples without any of k such images are exp(-k) of all: above 2.5 % for k = 3, below for k = 4."""
+    values = np.zeros((images, 1))
+    values[:differing] = 1 / 3
+    low, _ = interval(bootstrap_means(values, np.arange(images)))
+    assert (low[0] > 0) == excludes
+    assert excludes or low[0] == 0
+
+
 def test_samples_are_those_of_a_plain_float64_loop():
     # 1e-6 relative to the spread: counts times values are summed in float32.
     rng = np.random.default_rng(1)
