@@ -56,11 +56,9 @@ def _compared(
         varied = varied or bool(np.ptp(logits, axis=0).max() > 1e-5 * np.ptp(logits))
         maps, vector = stages(weights, x)
         for boundary, ours, theirs in zip(functions.boundaries, maps, marked, strict=True):
-            shown = network.last if boundary.mark == "last" else boundary.mark
-            _note(deviations, f"{shown}, {kind}", np.asarray(ours), theirs)
+            _note(deviations, f"{network.place(boundary.mark)}, {kind}", np.asarray(ours), theirs)
         for boundary, one, all_ in zip(functions.boundaries, stages(weights, x[:1])[0], maps, strict=True):
-            shown = network.last if boundary.mark == "last" else boundary.mark
-            _note(deviations, f"{shown} of one image, {kind}", one, np.asarray(all_[:1]))
+            _note(deviations, f"{network.place(boundary.mark)} of one image, {kind}", one, np.asarray(all_[:1]))
         if functions.blocks:
             ours = jax.jit(lambda w, x: functions.attention(w, x))(weights, x)
             _note(deviations, f"attention in its blocks, {kind}", ours, attention)
@@ -90,7 +88,7 @@ def _check_alone(network: Network, functions: Functions, x: np.ndarray, batch: t
         raise ValueError(
             f"{network.name} takes no single image ({type(error).__name__}: {reason}): it must take any number of them."
         ) from error
-    names = ["logits", *(network.last if b.mark == "last" else b.mark for b in functions.boundaries)]
+    names = ["logits", *(network.place(boundary.mark) for boundary in functions.boundaries)]
     logits = logits.reshape(1, -1)  # of a batch of one, `squeeze()` takes the batch, too
     for name, alone, together in zip(names, (logits, *maps), batch, strict=True):
         spread = float(np.ptp(together)) or 1.0
@@ -196,7 +194,7 @@ def _of_torch(network: Network, functions: Functions, x: np.ndarray) -> tuple[np
 
     modules = dict(network.module.named_modules())
     handles = []
-    named = {b.mark: network.last if b.mark == "last" else b.mark for b in functions.boundaries}
+    named = {boundary.mark: network.place(boundary.mark) for boundary in functions.boundaries}
     for mark, name in (named | {name: name for _, name in functions.blocks}).items():
         if name in modules:
             handles.append(modules[name].register_forward_hook(keep(mark)))

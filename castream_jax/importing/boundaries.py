@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from castream_jax.importing.capture import LAST, POOLED, TARGET, Graph
-from castream_jax.importing.network import Network
+from castream_jax.importing.capture import POOLED, TARGET, Graph
+from castream_jax.importing.network import LAST, Network
 from castream_jax.importing.trunk_programs import Boundary
 
 
@@ -62,7 +62,6 @@ def find_attention(network: Network, graph: Graph, last: Boundary) -> tuple[tupl
 
 def _boundary(mark: str, network: Network, graph: Graph) -> Boundary:
     shape = _shape(graph.marks[mark])
-    shown = network.last if mark == LAST else mark
     if shape is not None and len(shape) == 3:
         patches, dim = shape[1] - network.prefix_tokens, shape[2]
         height, width = network.grid or (0, 0)
@@ -76,8 +75,8 @@ def _boundary(mark: str, network: Network, graph: Graph) -> Boundary:
             return Boundary(mark, "nhwc", first, second, third)
         return Boundary(mark, "nchw", second, third, first)
     raise ValueError(
-        f"The output of {shown!r} in {network.name} is {_told(shape)}, and no map [B, d, h, w] or patches [B, n, d] in "
-        "a square: choose another sub-module."
+        f"The output of {network.place(mark)!r} in {network.name} is {_told(shape)}, and no map [B, d, h, w] or "
+        "patches [B, n, d] in a square: choose another sub-module."
     )
 
 

@@ -14,10 +14,10 @@ import warnings
 
 import numpy as np
 
-from castream_jax.importing.network import Network
+from castream_jax.importing.network import LAST, Network
 from castream_jax.importing.torchax_operations import torchax_operations
 
-LAST, TARGET, BLOCK, POOLED = "last", "target", "block", "pooled"  # other marks have the names of sub-modules
+TARGET, BLOCK, POOLED = "target", "block", "pooled"  # and LAST; other marks have the names of sub-modules
 
 # Operations whose results are no logits, and what they are called; and those that the output may go through after.
 _PROBABILITIES = {"_softmax": "softmax", "softmax": "softmax", "sigmoid": "sigmoid"}

@@ -60,12 +60,13 @@ def import_torch(
         if classifier is not None:
             raise ValueError("classifier is of networks that do not describe themselves: timm's know theirs.")
         network = describe_timm(module, image_size, taps)
+        with _Inference(module):
+            run_once(module, network.name, network.image_size, network.taps)
     else:
         network = _describe(module, image_size, mean, std, taps, classifier)
     given = {"name": name, "mean": mean, "std": std, "class_names": tuple(class_names) or None}
     network = dataclasses.replace(network, **{field: value for field, value in given.items() if value is not None})
     with _Inference(network.module):
-        run_once(network.module, network.name, network.image_size, network.taps)
         try:
             return convert(network)
         except NotImplementedError as error:
@@ -93,7 +94,7 @@ def convert(network: Network) -> ImportedBackbone:
         mean=tuple(network.mean),
         std=tuple(network.std),
         boundaries=tuple(
-            SavedBoundary(_shown(boundary.mark, network), boundary.height, boundary.width, boundary.dim)
+            SavedBoundary(network.place(boundary.mark), boundary.height, boundary.width, boundary.dim)
             for boundary in boundaries
         ),
         programs=tuple((name, Program(content)) for name, content in sorted(programs.items())),
@@ -122,7 +123,7 @@ def _describe(
         missing = [field for field, value in fields if value is None]
         raise ValueError(f"{name} does not describe itself: give {', '.join(missing)}.")
     with _Inference(module):
-        run_once(module, name, image_size)
+        run_once(module, name, image_size, taps or ())
         taps = tuple(taps or found_taps(module, image_size))
         small = "" if taps else one_pixel_hint(module, image_size)
     if not taps:
@@ -143,10 +144,6 @@ class _Inference:
     def __exit__(self, *_: object) -> None:
         for part, training in self.modes.items():
             part.training = training
-
-
-def _shown(mark: str, network: Network) -> str:
-    return network.last if mark == "last" else mark
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,8 @@ from castream_jax.backbones.normalisation import normalisation
 
 Layout = Literal["nchw", "nhwc", "tokens"]
 
+LAST = "last"  # the mark of the last boundary
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -49,6 +51,10 @@ class Network:
     attention: tuple[tuple[str, str], ...] = ()
     resize: Literal["squash", "center_crop", "none"] = "squash"
     class_names: tuple[str, ...] = ()
+
+    def place(self, mark: str) -> str:
+        """What the mark of a boundary stands at: `last`, or the sub-module of its name."""
+        return self.last if mark == LAST else mark
 
     def __post_init__(self):
         if self.image_size < 1:

@@ -13,10 +13,10 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from castream_jax.importing.capture import BLOCK, LAST, POOLED, TARGET, Graph
+from castream_jax.importing.capture import BLOCK, POOLED, TARGET, Graph
 from castream_jax.importing.channels_last import ChannelsLast, Kernel, to_last, to_torch
 from castream_jax.importing.interpret import evaluate, needed_nodes
-from castream_jax.importing.network import Layout, Network
+from castream_jax.importing.network import LAST, Layout, Network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Weights = Mapping[str, Array]
