@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import json
 import os
 from pathlib import Path
+import signal
 import threading
 import time
 from typing import Any
@@ -36,7 +37,7 @@ class BucketLock:
         address: of the object.
         holder: `host`, `process`, and whatever else others may want to know of this process.
         say: told if another process has taken the lock over, as after this one was suspended; then the main thread is
-            interrupted.
+            interrupted, and the process ended where nothing interrupts it.
         """
         self._address, self._say = address, say
         self._own = {**holder, "machine": _machine(), "hold": uuid.uuid4().hex}
@@ -89,7 +90,7 @@ class BucketLock:
                 if (holder := self._read()) not in (self._own, None):
                     who = f"process {holder.get('process')} on host {holder.get('host')}"
                     self._say(f"{who} has taken over {self._address}, which was not renewed for {DEAD_AFTER:.0f} s")
-                    _thread.interrupt_main()
+                    _interrupt()
                     return
                 self._files.pipe_file(self._address, self._text())
             except Exception as error:  # the network may come back
@@ -127,6 +128,13 @@ class BucketLock:
 
     def _text(self) -> bytes:
         return json.dumps(self._own).encode()
+
+
+def _interrupt() -> None:
+    """Ctrl-C, which a command behind a shell script's `&` ignores: that one ends, as if it were killed."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        os._exit(1)
+    _thread.interrupt_main()
 
 
 def _machine() -> str:

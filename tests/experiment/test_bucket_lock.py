@@ -109,16 +109,40 @@ def test_who_was_suspended_and_lost_the_lock_is_interrupted_and_leaves_the_other
     address = f"{bucket}/run/.training.lock"
     other = {"host": "other", "process": 7, "hold": "1"}
     files = file_system(address)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run behind a shell script's `&`
 
     def wait() -> None:
         files.pipe_file(address, json.dumps(other).encode())
         time.sleep(5)
 
-    with pytest.raises(KeyboardInterrupt):
-        wait()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
     lost.release()
     assert said[-1].startswith(f"process 7 on host other has taken over {address}")
     assert json.loads(files.cat_file(address)) == other
+
+
+@pytest.mark.system
+def test_who_lost_the_lock_and_ignores_interrupts_ends(bucket: str):
+    """As a command does that a shell script has put into the background."""
+    script = f"""
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from castream_jax.runtime import bucket_lock
+bucket_lock.RENEWED_EVERY = 0.2
+lock = bucket_lock.BucketLock({f"{bucket}/run/.lock"!r}, {{"host": "here", "process": 1}}, print)
+assert lock.acquire()
+bucket_lock.file_system(lock._address).pipe_file(lock._address, b'{{"host": "other", "process": 7}}')
+time.sleep(20)
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-u", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("process 7 on host other has taken over")
+    assert "went on" not in done.stdout
 
 
 def test_of_two_that_take_over_a_dead_lock_one_has_it(bucket: str, soon, monkeypatch):

@@ -177,7 +177,7 @@ def test_arguments_are_looked_at(options, said, network):
     assert said in refused(network(), **options)
 
 
-def test_pytorch_is_as_it_was_after_an_import():
+def test_pytorch_is_as_it_was_after_an_import(torch):
     """In a process of its own: a backend's name is given once. Compiled and split networks run, attention is fast."""
     script = """
 import torch, castream_jax as castream
