@@ -58,7 +58,7 @@ from castream_jax.data.prepared_images import JpegForm, PreparedImage
 from castream_jax.data.prepared_source import PreparedSource
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
-from castream_jax.data.transforms import NoteSize
+from castream_jax.data.transforms import IntoSquare
 
 try:
     from pytorch_models import torch, torchvision
@@ -67,6 +67,7 @@ except ModuleNotFoundError:
 
 SIZE, SIDE, BATCH = 224, 256, 50
 REPEATS = 8  # of each prepared image in a round
+MANY_REPEATS = 200  # where shuffling counts: for few thousand records, grain takes twice as long for each
 
 
 def main() -> None:
@@ -107,27 +108,27 @@ def compare_prepared(source: ImageNet, arguments: argparse.Namespace) -> dict[st
     with tempfile.TemporaryDirectory() as temporary:
         count = min(arguments.images, len(source))
         batch = min(BATCH, count)
-        prepare({"train": Split(Subset(source, range(count)), JpegForm(SIDE, 90))}, Path(temporary), origin={})
+        images = Subset(source, range(count))
+        prepare({"train": Split(images, JpegForm(SIDE, 90))}, Path(temporary), origin={})
         small = PreparedSource(temporary, "train")
         files = [small.open(index)["pixels"].stored() for index in range(count)]
-        # Each several times: grain's shuffling of a few hundred records is slow. And all of them, to the last batch, or
-        # threads would work for a loader that nobody reads any more while the next one is measured.
-        positions = np.resize(np.arange(count), REPEATS * count)
-        images, made = Subset(source, positions), Subset(small, positions)
-        on_device = [NoteSize(), Squash(SIDE)]
+        on_device = [IntoSquare(SIDE)]
 
-        def batches(source: Source, chain: Sequence[Transform], numbered: bool = False) -> Iterable[Any]:
+        def batches(source: Source, repeats: int, chain: Sequence[Transform], numbered: bool = False) -> Iterable[Any]:
+            # All of them, to the last batch, or threads would work for a loader that nobody reads any more.
+            records = Subset(source, np.resize(np.arange(count), repeats * count))
             options: dict[str, Any] = {"batch_size": batch, "transforms": chain, "num_threads": arguments.threads}
-            return train_loader(source, num_epochs=1, seed=0, numbered=numbered, **options)
+            return train_loader(records, num_epochs=1, seed=0, numbered=numbered, **options)
 
         def decoded() -> Iterable[Any]:
-            return ([PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), Decoding()).pixels()] for file in files)
+            for file in REPEATS * files:
+                yield [PreparedImage(file, "", (SIDE, SIDE), (SIDE, SIDE), Decoding()).pixels()], None
 
         sides: dict[str, Callable[[], Iterable[Any]]] = {
-            "raw": lambda: batches(images, transforms(True, False)),
-            "prepared": lambda: batches(made, transforms(True, False)),
-            "prepared_cropped_on_device": lambda: batches(made, on_device, numbered=True),
-            "prepared_decoding_alone": lambda: ((pixels, None) for pixels in decoded()),
+            "raw": lambda: batches(images, 1, transforms(True, False)),
+            "prepared": lambda: batches(small, REPEATS, transforms(True, False)),
+            "prepared_cropped_on_device": lambda: batches(small, MANY_REPEATS, on_device, numbered=True),
+            "prepared_decoding_alone": decoded,
         }
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(arguments.rounds + 1):  # the first is for the file cache

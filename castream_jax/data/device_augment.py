@@ -21,7 +21,8 @@ Augment = Callable[[Mapping[str, Array]], Pixels]
 # Top, left, bottom, right of each image's crop, in pixels; the last two lie outside.
 Windows = Int[Array, "b 4"]
 
-INPUTS = ("size", "epoch", "index")  # of a batch, beside its pixels
+_PLACES, _SIZES = ("epoch", "index"), ("size", "placed")
+INPUTS = (*_PLACES, *_SIZES)  # that may be in a batch beside its pixels
 
 _TRIES = 10
 _BITS = 22  # of Pillow's weights
@@ -30,8 +31,8 @@ _BITS = 22  # of Pillow's weights
 def make_device_augment(data_config: Any, seed: int) -> Augment | None:
     """The function of a batch that crops, flips, shifts and brightens its images as `config.data` says.
 
-    The batch has `pixels` [B, S, S, 3] and, of each image, `size` (height and width of the original), `epoch` and
-    `index`.
+    The batch has `pixels` [B, S, S, 3] and, of each image, `epoch` and `index`; for crops also `size` and `placed`,
+    height and width of the original and of what it is, in the upper left of the square.
 
     Args:
         data_config: without `augment_on_device`, there is no function.
@@ -48,7 +49,7 @@ def make_device_augment(data_config: Any, seed: int) -> Augment | None:
         keys = jax.vmap(lambda *place: _keys(key, *place))(batch["epoch"], batch["index"])
         if crop:
             windows = jax.vmap(draw_window)(keys[:, 0], batch["size"])
-            pixels = crop_and_resize(pixels, scale_windows(windows, batch["size"], pixels.shape[1]), crop)
+            pixels = crop_and_resize(pixels, scale_windows(windows, batch["size"], batch["placed"]), crop)
         if flip:
             mirrored = jax.vmap(lambda key: jax.random.uniform(key) < 0.5)(keys[:, 1])
             pixels = jnp.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
@@ -62,6 +63,13 @@ def make_device_augment(data_config: Any, seed: int) -> Augment | None:
         return pixels
 
     return augment
+
+
+def augment_inputs(data_config: Any) -> tuple[str, ...]:
+    """What the function of `make_device_augment` reads of a batch beside its pixels."""
+    if not data_config.augment_on_device:
+        return ()
+    return INPUTS if crops_on_device(data_config) else _PLACES
 
 
 def crops_on_device(data_config: Any) -> int:
@@ -101,10 +109,10 @@ def draw_window(
     return jnp.where(fits.any(), drawn, central).astype(jnp.int32)
 
 
-def scale_windows(windows: Windows, sizes: Int[Array, "b 2"], side: int) -> Windows:
-    """Parts of originals of `sizes` in images that were squashed to `side` × `side`, in whole pixels."""
-    corners = jnp.round(windows * (side / jnp.tile(sizes, (1, 2)))).astype(jnp.int32)
-    begin = jnp.minimum(corners[:, :2], side - 1)
+def scale_windows(windows: Windows, sizes: Int[Array, "b 2"], placed: Int[Array, "b 2"]) -> Windows:
+    """Parts of originals of `sizes` in images that were brought to those `placed`, in whole pixels."""
+    corners = jnp.round(windows * jnp.tile(placed / sizes, (1, 2))).astype(jnp.int32)
+    begin = jnp.minimum(corners[:, :2], placed - 1)
     return jnp.concatenate([begin, jnp.maximum(corners[:, 2:], begin + 1)], axis=1)
 
 

@@ -24,7 +24,7 @@ from castream_jax.data.reader import Transform
 from castream_jax.data.renumbered import numbered_as
 from castream_jax.data.source import Source
 from castream_jax.data.tfds_source import TfdsSource
-from castream_jax.data.transforms import CenterCrop, NoteSize, Squash
+from castream_jax.data.transforms import CenterCrop, IntoSquare, Squash
 from castream_jax.data.voc import Voc
 from castream_jax.runtime.devices import available_cores
 
@@ -202,7 +202,7 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
             `random_resized_crop` takes the place of "squash" and "center_crop", `flip` mirrors half of the images,
             `crop_padding` shifts them by up to so many pixels, `brightness` multiplies them by a factor within 1 ± it,
             and `draft` allows coarser decoding of JPEGs that are much larger than wanted. With `augment_on_device`
-            all that is random is left to the training step: an image is brought to one size, and its own is noted.
+            all that is random is left to the training step, which is told what part of its array an image takes.
         train: whether to augment.
 
     Raises:
@@ -212,9 +212,9 @@ def record_transforms(data_config: DataConfig, train: bool) -> list[Transform]:
     if data_config.resize not in RESIZES:
         raise ValueError(f"unknown resize '{data_config.resize}'; choose one of {', '.join(RESIZES)}")
     on_device = train and data_config.get("augment_on_device", False)
-    transforms: list[Transform] = [NoteSize()] if on_device else []
+    transforms: list[Transform] = []
     if on_device and data_config.resize != "none" and data_config.random_resized_crop:
-        transforms.append(Squash(device_side(data_config), draft))
+        transforms.append(IntoSquare(device_side(data_config), draft))
     elif data_config.resize != "none" and train and data_config.random_resized_crop:
         transforms.append(RandomResizedCrop(size, draft=draft))
     elif data_config.resize == "squash":

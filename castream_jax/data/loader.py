@@ -54,8 +54,8 @@ def train_loader(
 
     Returns:
         An iterable of {"pixels": uint8 [B, H, W, 3], "label": int32 [B]} with B = batch_size / process_count, and
-        "target" float32 [B, K] and "target_mask" bool [B, K] for multi-label data, "size" int32 [B, 2] of records that
-        have it (`NoteSize`), and "epoch" int32 [B], from 0, and "index" int32 [B] if `numbered`.
+        "target" float32 [B, K] and "target_mask" bool [B, K] for multi-label data, "size" and "placed" int32 [B, 2] of
+        records that have them (`IntoSquare`), and "epoch" int32 [B], from 0, and "index" int32 [B] if `numbered`.
 
     Raises:
         ValueError: `batch_size` is not a multiple of `process_count`, is more than there are images,
@@ -81,7 +81,7 @@ def train_loader(
     dataset = positions.random_map(read) if read.is_random else positions
     make: Any = partial(_training_batch, numbered) if read.is_random else partial(_read_batch, read, numbered)
     # Cut first, or the first processes could hold one batch more than the last ones and wait for them.
-    dataset = dataset[: steps * batch_size][process_index::process_count]
+    dataset = dataset[process_index : steps * batch_size : process_count]
     dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=make)
     if numbered:
         share = range(process_index, batch_size, process_count)  # of a global batch
@@ -145,7 +145,7 @@ def _read_batch(read: ReadRecord, numbered: bool, positions: Sequence[int]) -> B
 def _training_batch(numbered: bool, records: Sequence[dict[str, Any]], pixels: np.ndarray | None = None) -> Batch:
     pixels = _stack_pixels(records) if pixels is None else pixels
     batch = {"pixels": pixels, "label": np.array([r["label"] for r in records], np.int32)}
-    for key in ("target", "target_mask", "size"):
+    for key in ("target", "target_mask", "size", "placed"):
         if key in records[0]:
             batch[key] = np.stack([r[key] for r in records])
     if numbered:

@@ -22,8 +22,9 @@ class Record(TypedDict):
     index: int  # position in the source
     box: NotRequired[Float32[np.ndarray, "*_n 4"]]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside the object
     target: NotRequired[Float32[np.ndarray, " _k"]]  # multi-label data: 1 for each class that is there, else 0
-    size: NotRequired[Int32[np.ndarray, "2"]]  # height and width of the original, for crops on the device
     target_mask: NotRequired[Bool[np.ndarray, " _k"]]  # and False for classes that are neither there nor absent
+    size: NotRequired[Int32[np.ndarray, "2"]]  # height and width of the original, for crops on the device,
+    placed: NotRequired[Int32[np.ndarray, "2"]]  # and of what it is in the upper left of the pixels
 
 
 @runtime_checkable

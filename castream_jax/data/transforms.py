@@ -13,7 +13,7 @@ of its size first, as small as leaves at least the wanted size. That saves time 
 # pyright: reportIncompatibleMethodOverride=false
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import grain
 from jaxtyping import Float32
@@ -76,13 +76,33 @@ class CenterCrop(grain.transforms.Map):
 
 
 @dataclass(frozen=True)
-class NoteSize(grain.transforms.Map):
-    """Keeps the image's height and width in the record, as `size`, whatever becomes of it."""
+class IntoSquare(grain.transforms.Map):
+    """What the device crops: an image that fits lies in the upper left of `side` × `side`, another is squashed to it.
+
+    Height and width of the image, as `size`, and of what it is in the square, as `placed`, say where a crop lies.
+    """
 
     takes_images: ClassVar[bool] = True
+    side: int
+    draft: bool = False
 
     def map(self, element: Record) -> Record:
-        return {**element, "size": np.array(image_size(element), np.int32)}
+        image: Any = element["pixels"]
+        size = image_size(element)
+        placed = image.decoded_size if isinstance(image, EncodedImage) else size
+        record: dict[str, Any] = {**element, "size": np.array(size, np.int32)}
+        record.pop("box", None)  # which no training reads
+        if max(placed) > self.side:
+            record["pixels"] = resize(as_image(element, self._reduction(size)), self.side, self.side)
+            placed = self.side, self.side
+        elif placed != (self.side, self.side):
+            record["pixels"] = np.zeros((self.side, self.side, 3), np.uint8)
+            pixels = image.pixels() if isinstance(image, EncodedImage) else image
+            record["pixels"][: placed[0], : placed[1]] = pixels
+        return cast(Record, record | {"placed": np.array(placed, np.int32)})
+
+    def _reduction(self, size: tuple[int, int]) -> int:
+        return reduction(size, self.side, self.side) if self.draft else 1
 
 
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:

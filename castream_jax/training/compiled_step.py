@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from castream_jax.data.device_augment import INPUTS, crops_on_device, make_device_augment
+from castream_jax.data.device_augment import augment_inputs, crops_on_device, make_device_augment
 from castream_jax.data.from_config import device_side
 from castream_jax.experiment.config import Config
 from castream_jax.experiment.model_parts import ModelParts
@@ -28,8 +28,8 @@ _LABELS: dict[Loss, tuple[str, ...]] = {
 
 def step_inputs(config: Config, batch: Mapping[str, Any]) -> dict[str, Any]:
     """What the step reads of a batch."""
-    places = INPUTS if config.data.augment_on_device else ()
-    return {name: batch[name] for name in ("pixels", *_LABELS[config.train.loss], *places)}
+    names = ("pixels", *_LABELS[config.train.loss], *augment_inputs(config.data))
+    return {name: batch[name] for name in names}
 
 
 def moving_average(config: Config, steps_per_epoch: float) -> MovingAverage | None:
@@ -92,6 +92,7 @@ def abstract_arguments(
         "label": jax.ShapeDtypeStruct((count,), jnp.int32),
         "target": jax.ShapeDtypeStruct((count, config.backbone.num_classes), jnp.float32),
         "size": jax.ShapeDtypeStruct((count, 2), jnp.int32),
+        "placed": jax.ShapeDtypeStruct((count, 2), jnp.int32),
         "epoch": jax.ShapeDtypeStruct((count,), jnp.int32),
         "index": jax.ShapeDtypeStruct((count,), jnp.int32),
     }

@@ -2,7 +2,9 @@
 
 # pyright: reportAttributeAccessIssue=false
 
+import io
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from scipy import stats
 from tiers import slow_after
 
 from castream_jax.data import CanvasDigits, RandomCrop, RandomResizedCrop, Subset, record_transforms, train_loader
+from castream_jax.data.decode import Decoding, EncodedImage
 from castream_jax.data.device_augment import (
     brighten,
     crop_and_resize,
@@ -21,6 +24,8 @@ from castream_jax.data.device_augment import (
     scale_windows,
 )
 from castream_jax.data.from_config import device_side
+from castream_jax.data.prepared_images import PreparedImage
+from castream_jax.data.transforms import IntoSquare
 from castream_jax.experiment.config import base_config
 from castream_jax.runtime.mesh import data_mesh, split_over_images
 
@@ -47,6 +52,7 @@ def _batch(count: int, side: int) -> dict[str, np.ndarray]:
     return {
         "pixels": _images(count, side),
         "size": rng.integers(side, 5 * side, (count, 2)).astype(np.int32),
+        "placed": np.full((count, 2), side, np.int32),
         "epoch": np.arange(count, dtype=np.int32) // 5,
         "index": np.arange(count, dtype=np.int32) % 5,
     }
@@ -104,7 +110,6 @@ def test_flips_shifts_and_brightness_are_distributed_as_on_the_host():
     image[4, 2] = 200
     batch = {
         "pixels": np.stack([image] * COUNT),
-        "size": np.full((COUNT, 2), 9, np.int32),
         "epoch": np.zeros(COUNT, np.int32),
         "index": np.arange(COUNT, dtype=np.int32),
     }
@@ -178,6 +183,47 @@ def test_the_loader_gives_squares_with_the_size_the_pass_and_the_place_of_each_i
 
 
 def test_originals_of_another_shape_are_cropped_where_they_were():
-    """The left half of an original of 60 × 100 is the left half of the square that it was squashed to."""
-    windows = scale_windows(jnp.array([[0, 0, 60, 50], [30, 99, 31, 100]]), jnp.array([[60, 100], [60, 100]]), 20)
-    assert windows.tolist() == [[0, 0, 20, 10], [10, 19, 11, 20]]
+    """The left half of an original of 60 × 100 is the left half of what it was squashed to."""
+    windows, sizes = jnp.array([[0, 0, 60, 50], [30, 99, 31, 100]]), jnp.array([[60, 100], [60, 100]])
+    squared = scale_windows(windows, sizes, jnp.array([[20, 20], [20, 20]]))
+    assert squared.tolist() == [[0, 0, 20, 10], [10, 19, 11, 20]]
+    assert scale_windows(windows, sizes, sizes).tolist() == windows.tolist()
+
+
+def test_an_image_that_fits_is_cropped_as_it_is():
+    """Nothing of the black around it is seen, and the pixels are those of Pillow on the image alone."""
+    small = _images(2, 20)[0][:, :15]
+    placed: Any = IntoSquare(32).map({"pixels": small, "label": np.int32(0), "index": 0})
+    assert (placed["size"].tolist(), placed["placed"].tolist()) == ([20, 15], [20, 15])
+    assert not placed["pixels"][20:].any()
+    assert not placed["pixels"][:, 15:].any()
+    window = jnp.array([[3, 4, 20, 15]])
+    sizes = [jnp.asarray(placed[name][None]) for name in ("size", "placed")]
+    got = crop_and_resize(jnp.asarray(placed["pixels"][None]), scale_windows(window, *sizes), 24)
+    expected = Image.fromarray(small).crop((4, 3, 15, 20)).resize((24, 24), Image.Resampling.BILINEAR)
+    assert np.abs(np.asarray(got[0]).astype(int) - np.asarray(expected)).max() <= 1  # it is higher than wide
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 30), (31, 33), (8, 8)])
+def test_whatever_is_brought_into_the_square_says_what_it_is_there(shape: tuple[int, int]):
+    pixels = _images(1, 64)[0][: shape[0], : shape[1]]
+    given: Any = {"pixels": pixels, "label": np.int32(3), "index": 7, "box": np.zeros(4, np.float32)}
+    record: Any = IntoSquare(32).map(given)
+    fits = max(shape) <= 32
+    expected = np.zeros((32, 32, 3), np.uint8)
+    expected[: shape[0], : shape[1]] = pixels[:32, :32] if fits else 0
+    if not fits:
+        expected = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(record["pixels"], expected)
+    assert record["size"].tolist() == list(shape)
+    assert record["placed"].tolist() == (list(shape) if fits else [32, 32])
+    assert (record["label"], record["index"], "box" in record) == (3, 7, False)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    prepared = PreparedImage(file.getvalue(), "image", (400, 300), shape, Decoding())
+    for image, size in ((EncodedImage(file.getvalue(), "image"), list(shape)), (prepared, [400, 300])):
+        record = IntoSquare(32).map(given | {"pixels": image})
+        found = record["pixels"]
+        np.testing.assert_array_equal(found.pixels() if isinstance(found, EncodedImage) else found, expected)
+        assert record["size"].tolist() == size
+        assert record["placed"].tolist() == (list(shape) if fits else [32, 32])
