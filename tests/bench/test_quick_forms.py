@@ -39,6 +39,7 @@ COMMANDS: list[tuple[str, Mapping[str, Any]]] = [
         {"backbone": "cifar_resnet8", "batch": 2, "workers": 1},
     ),
     ("deviation.py --quick", {"torchvision": {}}),
+    ("deviation.py --quick --convolution sums", {"torchvision": {}}),
     ("evaluation.py --quick --json {out}/report.json", {"backbone": "cifar_resnet8", "images": {"ours": 8}}),
     (
         "evaluation.py --backbone cifar_resnet8 --weights {inputs}/trunk.safetensors --stream {inputs}/stream.npz "
@@ -195,6 +196,20 @@ def test_a_program_that_misses_its_bar_prints_what_it_found(tmp_path: Path):
     missed = "run 1 ended by itself, with status 0: if 0, give it more epochs"
     assert (done.returncode, done.stderr) == (1, f"Missed: {missed}.\n")
     assert contains(json.loads(done.stdout), {"kills": 0, "missed": [missed]})
+
+
+def test_products_that_are_not_float32_are_found(shared):
+    """TF32 is what a GPU multiplies float32 by, unless told otherwise."""
+    done = run("deviation.py --quick --convolution tensorfloat32")
+    assert (done.returncode, done.stderr.split(":")[0]) == (1, "Missed")
+    missed = json.loads(done.stdout)["missed"]
+    for name in (
+        "logits of official code",
+        "gradcam maps of official code",
+        "AD of official",
+        "resnet18 logits of torch",
+    ):
+        assert any(one.startswith(name) for one in missed), missed
 
 
 def test_what_a_report_contains():
