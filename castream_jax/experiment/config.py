@@ -54,7 +54,7 @@ def base_config() -> Config:
             "flip": True,  # in training: mirror half of the images
             "crop_padding": 0,  # in training: shift by a random number of pixels, at most this many
             "brightness": 0.0,  # in training: multiply by a random factor between 1 - brightness and 1 + brightness
-            # of these, the device does all that is random: the host only squashes images to `device_side`
+            # of these, the device does all that is random: the host only squashes what exceeds `device_side`
             "augment_on_device": False,
             "device_side": 0,  # in pixels; 0: 8/7 of image_size, 256 for 224
             "draft": False,  # coarser decoding of JPEGs much larger than wanted: faster, pixels differ a little
