@@ -16,6 +16,7 @@ from castream_jax.backbones.backbone import Taps
 from castream_jax.backbones.imported import Boundary, ImportedBackbone, Program, Trunk
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.runtime.atomic_folder import writing_folder
+from castream_jax.runtime.local_path import local_path
 from castream_jax.version import __version__
 from castream_jax.weights.files import IMPORTED_FILE as DESCRIPTION_FILE
 from castream_jax.weights.files import write_safetensors
@@ -41,8 +42,9 @@ def write_imported(backbone: ImportedBackbone, directory: str | os.PathLike[str]
 
     Raises:
         FileExistsError: if `directory` holds anything else.
+        ValueError: if it is an address.
     """
-    directory = Path(directory).resolve()
+    directory = local_path(directory)
     ours = imported_files(backbone.trunk)
     with writing_folder(directory, may_replace=ours, marker=DESCRIPTION_FILE, what="import") as folder:
         fill_folder(backbone, folder)
@@ -76,7 +78,7 @@ def read_imported(folder: str | os.PathLike[str], *, taps: Taps | None = None) -
     Raises:
         ValueError: if the folder is damaged, or a newer release wrote it.
     """
-    folder = Path(folder).expanduser()
+    folder = local_path(folder)
     trunk, shapes = read_trunk(folder)
     path = folder / ARRAYS_FILE
     try:

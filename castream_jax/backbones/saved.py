@@ -15,6 +15,7 @@ from castream_jax.backbones.imported_folder import write_imported
 from castream_jax.backbones.registry import check_registered
 from castream_jax.runtime.atomic_files import json_text
 from castream_jax.runtime.atomic_folder import writing_folder
+from castream_jax.runtime.local_path import local_path
 from castream_jax.version import __version__
 from castream_jax.weights.files import TRUNK_FILE, write_safetensors
 from castream_jax.weights.names import to_torch_layout, torch_variables
@@ -27,7 +28,7 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> None
 
     Raises:
         FileExistsError: if `directory` exists and holds anything but an earlier backbone.
-        ValueError: if nothing could load it, its name not being registered.
+        ValueError: if nothing could load it, its name not being registered; or `directory` is an address.
     """
     if isinstance(backbone, ImportedBackbone):
         write_imported(backbone, directory)
@@ -39,7 +40,7 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> None
         "num_classes": backbone.num_classes,
         "taps": list(backbone.taps),
     }
-    directory = Path(directory).resolve()
+    directory = local_path(directory)
     with writing_folder(directory, may_replace={SAVED_FILE, TRUNK_FILE}, marker=SAVED_FILE) as folder:
         (folder / SAVED_FILE).write_text(json_text(values, SAVED_FILE, indent=2) + "\n", encoding="utf-8")
         tensors = {name: to_torch_layout(np.asarray(value[...])) for name, value in torch_variables(backbone)}
@@ -54,7 +55,7 @@ def read_saved(
     Raises:
         ValueError: if the folder holds no backbone.
     """
-    path = Path(folder).expanduser() / SAVED_FILE
+    path = local_path(folder) / SAVED_FILE
     if not path.is_file():
         raise ValueError(
             f"{os.fspath(folder)} is no folder that save_backbone or castream import wrote: a backbone that is "

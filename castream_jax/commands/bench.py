@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from castream_jax.commands.start import user_path
+from castream_jax.runtime.local_path import local_path
 
 # The programs, in the order in which they run. Correctness comes first: speed means nothing where the numbers move.
 PROGRAMS = (
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     from castream_jax.runtime.progress import Progress
 
     say = Progress("bench", total=len(names), unit="programs").say
-    out = Path(arguments.out) if arguments.out else None
+    out = local_path(arguments.out) if arguments.out else None
     report = _new_report(arguments.quick, out)
     failed = []
     begin = time.perf_counter()

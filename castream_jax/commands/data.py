@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from castream_jax.data.source import Source
 
 from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, user_path, with_options
+from castream_jax.runtime.local_path import local_path
 
 
 def add(commands: Any) -> None:
@@ -168,7 +169,7 @@ def check(arguments: argparse.Namespace) -> None:
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
         result = check_source(source, progress.pace, arguments.threads or available_cores())
-        path = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
+        path = local_path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png")
         write_sample(sample(source), path)
         print(f"{arguments.source} {split}".strip(), *describe(result, source.class_names), sep="\n  ")
         print(f"  sample: {path}", flush=True)

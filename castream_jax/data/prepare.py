@@ -34,6 +34,7 @@ from castream_jax.data.prepared_files import (
 from castream_jax.data.prepared_images import JpegForm, LosslessForm, StoredImage, as_rows
 from castream_jax.data.source import Source, open_record
 from castream_jax.runtime.atomic_files import replacing, write_json
+from castream_jax.runtime.local_path import local_path
 
 _PER_RECORD = ("box", "target", "target_mask")  # where a source has them
 
@@ -82,9 +83,11 @@ def prepare(
         report: called with the number of images that are done, those of an earlier run included.
 
     Raises:
-        ValueError: `out` holds something else, or another preparation; or another process prepares it now.
+        ValueError: `out` is an address, or holds something else, or another preparation; or another process prepares
+            it now.
         UnreadableImageError: an image cannot be decoded; names it.
     """
+    out = local_path(out)
     with _only_one(out):
         digests = {name: content_digest(split.source, sizes=True) for name, split in splits.items()}
         _begin(splits, digests, out, images_per_shard, skip_unreadable)

@@ -16,6 +16,7 @@ from castream_jax.drawing.titles import head_title, method_title
 from castream_jax.explanation.file_names import distinct, file_name
 from castream_jax.protocol import Protocol
 from castream_jax.runtime.atomic_files import json_text, replacing, write_atomically
+from castream_jax.runtime.local_path import local_path
 
 TOP = 5  # predictions that are shown
 _COLUMN, _HIGHEST = 224, 336  # of a picture on the sheet, in pixels
@@ -202,7 +203,7 @@ class Explanation:
         """
         from castream_jax.explanation.explanation_page import render_page
 
-        folder = Path(folder).resolve()
+        folder = local_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
         taken: set[str] = set()

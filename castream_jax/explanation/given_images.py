@@ -24,7 +24,7 @@ from castream_jax.data.image_paths import readable_name
 from castream_jax.data.source import Record
 from castream_jax.data.transforms import CenterCrop, Squash
 from castream_jax.model import ImageSpec
-from castream_jax.weights.files import is_address
+from castream_jax.runtime.local_path import is_address
 
 # Longest side of a picture, in pixels: enough to see what a map points at, and no more than that.
 SMALLEST, LARGEST = 256, 640

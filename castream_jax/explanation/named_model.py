@@ -14,9 +14,9 @@ from castream_jax.model import ImageSpec, Model, imported_images
 from castream_jax.protocol import Protocol, get_protocol
 from castream_jax.runtime.bucket import is_bucket
 from castream_jax.runtime.bucket_folder import fetch, names_in, open_folder
+from castream_jax.runtime.local_path import is_address
 from castream_jax.stream import GlobalAveragePooling
 from castream_jax.weights.entries import imagenet_entries
-from castream_jax.weights.files import is_address
 
 
 def open_named_model(source: str, weights: str = "", num_classes: int | None = None) -> tuple[Model, Protocol]:

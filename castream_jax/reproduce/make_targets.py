@@ -27,6 +27,7 @@ from castream_jax.reproduce.paper_comparison import OurResult, compare
 from castream_jax.reproduce.paper_experiments import EVALUATED_FIGURES, EXPERIMENTS, FIGURE_DATA
 from castream_jax.reproduce.published import TABLES, published_rows
 from castream_jax.reproduce.table_formats import write_table
+from castream_jax.runtime.local_path import local_path
 from castream_jax.runtime.progress import Progress
 from castream_jax.training import train
 
@@ -59,7 +60,7 @@ def reproduce(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
         open_source(config.data, "test")
 
     # --- run by run; after each, the tables as far as they have come ---
-    folder = Path(workdir).resolve()
+    folder = local_path(workdir)
     say = Progress("reproduce", total=len(runs), unit="experiments").say
     paths: dict[str, list[Path]] = {}
     for number, run in enumerate(runs, 1):

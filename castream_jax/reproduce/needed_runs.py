@@ -8,6 +8,7 @@ from typing import NamedTuple
 from castream_jax.experiment.config import Config, open_config, override
 from castream_jax.experiment.workdir import Workdir
 from castream_jax.reproduce.paper_experiments import EXPERIMENTS, TARGETS
+from castream_jax.runtime.local_path import local_path
 
 # Folders looked for in DATA, by source; where there is none, DATA itself is the dataset.
 _FOLDERS = {"imagenet": "imagenet", "cub": "cub", "voc": "voc", "indoor67": "indoor67", "image_folder": "cifar10"}
@@ -70,7 +71,7 @@ def open_runs(targets: Sequence[str], workdir: str | os.PathLike[str], options: 
     for target in targets:
         if target not in TARGETS:
             raise ValueError(f"There is no {target!r} to reproduce: choose from {', '.join(TARGETS)}.")
-    folder = Path(workdir).resolve()
+    folder = local_path(workdir)
     names = dict.fromkeys(name for target in targets for name in TARGETS[target])
     needed = [name for name in names if options.form not in EXPERIMENTS[name].without]
     for target in targets:

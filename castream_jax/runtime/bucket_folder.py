@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from castream_jax.runtime.bucket import file_system, in_one_sentence, is_bucket
+from castream_jax.runtime.local_path import local_path
 
 _AT_ONCE = 8  # objects on their way
 _READ_WHOLE = 2**26  # bytes of a file that may grow while it is sent, and is read before
@@ -60,7 +61,7 @@ def open_folder(path: str | os.PathLike[str]) -> Path:
         OSError, ValueError: see `in_one_sentence` and `file_system`.
     """
     if not is_bucket(path):
-        folder = Path(path).resolve()
+        folder = local_path(path)
         return BucketPath(folder) if _place(folder) else folder
     address = os.fspath(path).rstrip("/")
     copy = _copies.get(address)

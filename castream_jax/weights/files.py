@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import json
 import os
 from pathlib import Path
-import re
 from typing import Any
 import zipfile
 
@@ -13,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from castream_jax.runtime.atomic_files import replacing
+from castream_jax.runtime.local_path import is_address, local_path
 from castream_jax.weights.guess import guess
 from castream_jax.weights.names import few, without_wrappers
 from castream_jax.weights.torch_file import read_torch_file
@@ -63,11 +63,6 @@ def imported_name(folder: str | os.PathLike[str]) -> str | None:
         raise ValueError(f"{path} is damaged ({error}): import the network again.") from error
 
 
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether this is an address on the network, which people give where a path is wanted."""
-    return re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(path), re.IGNORECASE) is not None
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
@@ -110,7 +105,7 @@ def _is_state_dict(saved: Any) -> bool:
 
 def write_safetensors(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Replaces `path` by a file of `tensors` at once: a reader, a second writer or a crash never sees half of it."""
-    with replacing(Path(path)) as temporary:
+    with replacing(local_path(path)) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask says; safetensors would let only the owner read
         safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
