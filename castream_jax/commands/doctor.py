@@ -37,7 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"devices       {describe_devices()}{_memory()}")
     if hint := unused_accelerator():
         print(f"              {hint}")
-    print(f"weights       {cache_folder()}")
+    try:
+        print(f"weights       {cache_folder()}")
+    except FileNotFoundError as error:
+        print(f"weights       not kept: {error}")
     print(f"programs      {use_compilation_cache() or 'not kept'}")
     print(f"self-test     {_self_test()}")
 

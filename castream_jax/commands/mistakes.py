@@ -25,6 +25,8 @@ _SYSTEM = {
     errno.EMFILE: "Too many files are open at once ({}): raise the limit with ulimit -n.",
 }
 
+_OF_NO_PATH = (errno.ENOSPC, errno.EMFILE)  # what these say is enough where the system names none
+
 _FIELD = re.compile(r"(?<![\w./-])config\.(?=(name|seed|imports|data|backbone|streams|optimizer|train|evaluation)\b)")
 
 
@@ -38,8 +40,8 @@ def sentence(error: Exception, *, sets_fields: bool) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         path = error.filename2 or error.filename
-        text = f"{path}: {error.strerror}." if path else f"{error.strerror}."
-        if error.errno in _SYSTEM:
+        text = f"{path}: {error.strerror}." if path else f"The system refuses what this needs: {error.strerror}."
+        if error.errno in _SYSTEM and (path or error.errno in _OF_NO_PATH):
             text = _SYSTEM[error.errno].format(os.fsdecode(path) if isinstance(path, str | bytes) else "a file")
     text = " ".join(text.split())
     return _FIELD.sub("--config.", text) if sets_fields else text

@@ -5,6 +5,7 @@ import contextlib
 import json
 from types import TracebackType
 from typing import Any
+import warnings
 
 import jax
 
@@ -33,18 +34,16 @@ class MetricLogs:
             write_atomically(workdir.metrics, "".join(f"{line}\n" for line in kept))
         self._path = workdir.metrics
         self._lines = self._path.open("a", buffering=1)
-        # Here: it imports PyTorch where that is installed, for seconds that no evaluation should take.
-        from tensorboardX import SummaryWriter
-
-        self._board = SummaryWriter(str(workdir.logs), purge_step=resumed_at + 1, write_to_disk=True)
+        self._board = _open_board(workdir, resumed_at)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One report: scalars at `step`."""
         if not self._active:
             return
         self._lines.write(json_text({"step": step, **values}, str(self._path)) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
@@ -54,7 +53,8 @@ class MetricLogs:
         An object cannot be appended to. So that no step of a checkpoint is missing, this comes before it.
         """
         if self._active and is_copy(self._path):
-            self._board.flush()
+            if self._board is not None:
+                self._board.flush()
             send(self._path.parent)
 
     def __enter__(self) -> "MetricLogs":
@@ -65,11 +65,30 @@ class MetricLogs:
     ) -> None:
         if self._active:
             self._lines.close()
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
             if self._wandb is not None:
                 self._wandb.finish(exit_code=0 if error is None else 1)
             with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
                 send(self._path.parent)
+
+
+def _open_board(workdir: Workdir, resumed_at: int) -> Any:
+    """TensorBoard's writer; None, with a warning, where processes have no semaphores, as in some sandboxes."""
+    # Here: it imports PyTorch where that is installed, for seconds that no evaluation should take.
+    from tensorboardX import SummaryWriter
+
+    try:
+        return SummaryWriter(str(workdir.logs), purge_step=resumed_at + 1, write_to_disk=True)
+    except OSError as error:
+        if error.filename:
+            raise
+        warnings.warn(
+            f"TensorBoard's events are not written: this machine gives its processes no semaphores ({error.strerror}; "
+            f"on Linux they lie in /dev/shm). {workdir.metrics} has the same numbers.",
+            stacklevel=2,
+        )
+        return None
 
 
 def _open_wandb(config: Config, workdir: Workdir) -> Any:

@@ -21,6 +21,11 @@ def test_what_the_system_answers_is_a_sentence_with_the_path(number: int):
 def test_other_answers_of_the_system_keep_their_words(tmp_path: Path):
     assert sentence(OSError(errno.EIO, "Input/output error", "/a"), sets_fields=False) == "/a: Input/output error."
     assert sentence(FileNotFoundError("There is none."), sets_fields=False) == "There is none."
+    refused = sentence(PermissionError(errno.EACCES, "Permission denied"), sets_fields=False)  # of no file
+    assert refused == "The system refuses what this needs: Permission denied."
+    assert sentence(OSError(errno.ENOSPC, "No space"), sets_fields=False).startswith(
+        "There is no room on the disk for a"
+    )
     with pytest.raises(NotADirectoryError) as error:
         (Path(__file__) / "x").read_text()
     assert sentence(error.value, sets_fields=True).startswith(f"{__file__}/x cannot be reached: something on the way")

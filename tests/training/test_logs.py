@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -44,6 +45,20 @@ def test_without_the_package_the_option_is_refused(tiny_config, tmp_path: Path, 
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="needs the package wandb: pip install wandb, or leave it empty"):
         MetricLogs(Workdir.at(tmp_path), resumed_at=0, config=tiny_config(train={"wandb": "project"}))
+
+
+def test_without_semaphores_there_are_no_events_and_the_lines_are_written(tiny_config, tmp_path: Path, monkeypatch):
+    """As where /dev/shm is not to be written."""
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(multiprocessing, "Queue", refuse)
+    with pytest.warns(UserWarning, match=r"^TensorBoard's events are not written: .* \(Permission denied;"):
+        logs = MetricLogs(Workdir.at(tmp_path), resumed_at=0, config=tiny_config())
+    with logs:
+        logs.write(3, {"ca/loss": 2.0})
+    assert json.loads((tmp_path / "logs" / "metrics.jsonl").read_text()) == {"step": 3, "ca/loss": 2.0}
 
 
 @pytest.mark.slow

@@ -3,9 +3,6 @@
 from pathlib import Path
 import time
 
-import pytest
-
-from castream_jax.cli import main
 from castream_jax.data.digits import CanvasDigits
 from castream_jax.data.from_config import reading_options
 from castream_jax.runtime import devices
@@ -42,9 +39,3 @@ def test_devices_in_words(monkeypatch, tmp_path: Path):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     assert "pip install 'castream_jax[cuda13]'" in devices.unused_accelerator()
     assert list(devices.device_remarks())[1:] == [devices.unused_accelerator()]
-
-
-@pytest.mark.slow
-def test_the_doctor_finds_nothing_wrong(capsys):
-    assert main(["doctor"]) == 0
-    assert "\nself-test     right, in " in capsys.readouterr().out
