@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+import io
 import os
 import sys
 
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         diverged; 4 when another process of the run died; 130 when interrupted; 141 when who read stdout has ended.
         `CASTREAM_TRACEBACK=1` shows where an error came from.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # or "·", where the terminal has none, would end a command
+        sys.stdout.reconfigure(errors="replace")
     arguments, overrides = _parser().parse_known_args(argv)
     arguments.overrides = overrides
     try:

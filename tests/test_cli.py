@@ -1,5 +1,6 @@
 """The command line: each mistake is one sentence on stderr, exit status 2, and nothing is lost."""
 
+import io
 from pathlib import Path
 import shlex
 import subprocess
@@ -145,6 +146,15 @@ def test_who_reads_the_table_may_stop():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("| ")
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_a_character_shows_another(encoding: str, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["protocol", "list"]) == 0
+    text = output.buffer.getvalue().decode(encoding)
+    assert f"| `castream` | `360fb410b49d` | {'–' if encoding == 'utf-8' else '?'} |" in text
 
 
 def test_a_closed_stdout_is_no_mistake(monkeypatch):

@@ -179,9 +179,9 @@ def splits_of(source: str, path: str) -> tuple[str, ...]:
         raise ValueError(f"source '{source}' needs a path, the folder of the dataset")
     if source == "tfds":
         info = Path(path) / "dataset_info.json"
-        return (
-            tuple(split["name"] for split in json.loads(info.read_text())["splits"]) if info.is_file() else ("train",)
-        )
+        if not info.is_file():
+            return ("train",)
+        return tuple(split["name"] for split in json.loads(info.read_text(encoding="utf-8"))["splits"])
     if source == "prepared":
         return tuple(read_manifest(local_manifest(path))["splits"])
     if source == "image_folder":

@@ -26,7 +26,7 @@ _KAGGLE_LABELS = "LOC_val_solution.csv"
 @cache
 def imagenet_classes() -> dict[str, str]:
     """WordNet id to English name of the 1,000 classes, in the order of the labels."""
-    text = resources.files("castream_jax.data").joinpath("imagenet_classes.txt").read_text()
+    text = resources.files("castream_jax.data").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
     return dict(line.split(" ", 1) for line in text.splitlines())
 
 
@@ -136,7 +136,7 @@ def _devkit_labels(ground_truth: Path, wnids: dict[str, int]) -> np.ndarray:
 
 @cache
 def _kaggle_table(path: Path) -> dict[str, tuple[str, list[Box]]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = {row["ImageId"]: row["PredictionString"].split() for row in csv.DictReader(file)}
     # "<wnid> x0 y0 x1 y1" for each object of the image.
     return {

@@ -44,7 +44,7 @@ def sanity_check(
     if not config.evaluation.sanity_images or not methods:
         return {"run": run, "images": 0, "rows": []}
     if workdir.sanity.exists():
-        there = json.loads(workdir.sanity.read_text())
+        there = json.loads(workdir.sanity.read_text(encoding="utf-8"))
         if (there["run"], there["images"]) == (run, len(positions)):
             return there
     batches = iter(evaluation_batches(config.data, Subset(source, positions), len(positions)))

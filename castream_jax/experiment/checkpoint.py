@@ -256,7 +256,7 @@ class Checkpoints:
             write_checksums(temporary, self._folder / str(self._writing))
 
     def _about(self, step: int) -> dict[str, Any]:
-        return json.loads((self._folder / str(step) / "about" / "metadata").read_text())
+        return json.loads((self._folder / str(step) / "about" / "metadata").read_text(encoding="utf-8"))
 
     def validation_of(self, step: int) -> tuple[float | None, str | None]:
         """Score of a checkpoint, and the split it is of; None where there is none."""

@@ -44,13 +44,13 @@ def write_checksums(temporary: Path, final: Path) -> None:
     """Writes the checksums of a checkpoint that has yet its temporary name; if it is for a bucket, sends it there."""
     written = (path for item in ("about", "model", "training") for path in (temporary / item).rglob("*"))
     checksums = {str(path.relative_to(temporary)): _checksum(path) for path in written if path.is_file()}
-    (temporary / CHECKSUMS).write_text(json.dumps(checksums))
+    (temporary / CHECKSUMS).write_text(json.dumps(checksums), encoding="utf-8")
     send(temporary, to=final, marker=CHECKSUMS)
 
 
 def changed_file(folder: Path) -> str | None:
     """The first file of a checkpoint that is missing or other than it was written."""
-    checksums: Mapping[str, int] = json.loads((folder / CHECKSUMS).read_text())
+    checksums: Mapping[str, int] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     return next(
         (name for name, sum_ in checksums.items() if not (folder / name).is_file() or _checksum(folder / name) != sum_),
         None,

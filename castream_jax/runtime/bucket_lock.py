@@ -140,6 +140,6 @@ def _interrupt() -> None:
 def _machine() -> str:
     """What processes share whose numbers mean the same; empty where that is not known."""
     try:
-        return f"{Path(_MACHINE[0]).read_text().strip()} {os.readlink(_MACHINE[1])}"
+        return f"{Path(_MACHINE[0]).read_text(encoding='utf-8').strip()} {os.readlink(_MACHINE[1])}"
     except OSError:
         return ""

@@ -30,10 +30,10 @@ class MetricLogs:
         workdir.logs.mkdir(exist_ok=True)
         self._wandb = _open_wandb(config, workdir) if config.train.wandb else None
         if workdir.metrics.exists():
-            kept = [line for line in workdir.metrics.read_text().splitlines() if _step(line) <= resumed_at]
-            write_atomically(workdir.metrics, "".join(f"{line}\n" for line in kept))
+            lines = workdir.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomically(workdir.metrics, "".join(line for line in lines if _step(line) <= resumed_at))
         self._path = workdir.metrics
-        self._lines = self._path.open("a", buffering=1)
+        self._lines = self._path.open("a", buffering=1, encoding="utf-8")
         self._board = _open_board(workdir, resumed_at)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -104,7 +104,7 @@ def _open_wandb(config: Config, workdir: Workdir) -> Any:
     return wandb.init(
         project=config.train.wandb,
         name=config.name,
-        id=workdir.wandb_id.read_text(),
+        id=workdir.wandb_id.read_text(encoding="utf-8"),
         resume="allow",
         dir=workdir.logs,
         config=json.loads(config.to_json()),
