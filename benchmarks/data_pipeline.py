@@ -59,6 +59,7 @@ from castream_jax.data.prepared_source import PreparedSource
 from castream_jax.data.reader import Transform
 from castream_jax.data.source import Source
 from castream_jax.data.transforms import IntoSquare
+from castream_jax.runtime.cpu import prepare_cpu
 
 try:
     from pytorch_models import torch, torchvision
@@ -71,6 +72,7 @@ MANY_REPEATS = 200  # where shuffling counts: for few thousand records, grain ta
 
 
 def main() -> None:
+    prepare_cpu()  # as the command line does
     parser = new_parser(__doc__)
     parser.add_argument("--path")
     parser.add_argument("--split", default="val")
@@ -266,11 +268,9 @@ def waiting_share(source: ImageNet, arguments: argparse.Namespace) -> dict[str, 
     import castream_jax as castream
     from castream_jax.experiment.config import base_config
     from castream_jax.experiment.model_parts import model_parts
-    from castream_jax.runtime.cpu import prepare_cpu
     from castream_jax.training.optimizer import make_optimizer
     from castream_jax.training.step import initial_state, make_train_step
 
-    prepare_cpu()  # as the command line does
     backbone = castream.create_backbone(arguments.step, rngs=nnx.Rngs(0))
     stream = castream.CrossAttentionStream(backbone.stage_dims, rngs=nnx.Rngs(0))
     parts = model_parts(castream.Model(backbone, {"gap": castream.GlobalAveragePooling(), "ca": stream}), "streams")
