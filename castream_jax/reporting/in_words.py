@@ -100,7 +100,7 @@ def _unchanged(summary: Mapping[str, Any]) -> Iterator[str]:
     if maps:
         yield (
             f"With stream and classifier random, {_listed(maps)} "
-            f"{'stays' if len(maps) == 1 else 'stay'} much the same: no explanation of what was learnt there."
+            f"{'stays' if len(maps) == 1 else 'stay'} much the same: such maps do not show what these have learnt."
         )
 
 

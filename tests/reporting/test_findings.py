@@ -49,8 +49,8 @@ def test_findings_say_what_the_intervals_say():
         "By Grad-CAM, ca compared with GAP: better by AD and AG; worse by I and D; undecided by AI.",
         "mine under ca compared with Grad-CAM: no difference is established.",
         "Worse than random maps by more metrics than better: Raw attention under ca; do not use it alone.",
-        "With stream and classifier random, mine under ca stays much the same: no explanation of what was learnt "
-        "there.",
+        "With stream and classifier random, mine under ca stays much the same: such maps do not show what these have "
+        "learnt.",
     ]
     assert words.baselines == [
         "Grad-CAM under ca beats random maps by AD and I; it beats a blob in the centre by no metric and loses to it "
