@@ -256,7 +256,7 @@ class Explanation:
             title = f"S{stage}" if count == 1 else f"S{stage}, mean of {count} heads"
         highest = float(self._attention(head, stage, number).max()) * width * height
         picture = self.attention_overlay(head, stage, number, absolute=True)
-        return Tile(picture, title, f"{width} × {height} positions, {ratio_text(highest)}")
+        return Tile(picture, title, f"{width} × {height}, {ratio_text(highest)}")
 
     def _sheet(
         self, maps: Mapping[tuple[str, str], Tile], attention: Mapping[str, Mapping[tuple[int, int | None], Tile]]
