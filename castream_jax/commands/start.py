@@ -26,13 +26,13 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
 
 
 def check_on_disk(arguments: argparse.Namespace, name: str) -> None:
-    """Raises a ValueError if this option names a place in a bucket, and the command writes to folders alone."""
-    from castream_jax.runtime.bucket import is_bucket
+    """Raises a ValueError if this option names an address, and the command writes to this machine alone."""
+    from castream_jax.runtime.local_path import is_address
 
-    if is_bucket(value := getattr(arguments, name)):
+    if is_address(value := getattr(arguments, name)):
         raise ValueError(
-            f"castream {arguments.command} writes to a folder, and {value} is an address in a bucket: give --{name} "
-            "a folder, and copy it there."
+            f"castream {arguments.command} writes to this machine, and {value} is an address: give --{name} a path, "
+            "and copy it there."
         )
 
 

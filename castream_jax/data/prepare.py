@@ -183,9 +183,12 @@ def _write_shard(
         records.append(record | {"position": position})
     with replacing(path) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # 1: each image can be read alone
-        for image in images:
-            writer.write(image.content)
-        writer.close()
+        try:
+            for image in images:
+                writer.write(image.content)
+            writer.close()
+        except RuntimeError as error:  # as of a full disk
+            raise OSError(f"{path} cannot be written ({error}): see to it, and run the same command again.") from error
         if images:
             _read_back(temporary, images)
         digest = file_hash(temporary)

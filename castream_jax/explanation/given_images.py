@@ -125,7 +125,7 @@ def _open(image: Any, exif_orientation: bool) -> tuple[str, Image.Image, int]:
             unreadable.name = str(image)
             raise unreadable
         name = readable_name(image)
-        encoded = EncodedImage(Path(image), name, decoding=decoding)
+        encoded = EncodedImage(Path(image).expanduser(), name, decoding=decoding)
         return name, encoded.decode(), encoded.orientation
     if isinstance(image, Image.Image):
         name = readable_name(getattr(image, "filename", "") or "image")

@@ -6,12 +6,12 @@ import re
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether this is an address on the network, which people give where a path is wanted.
+    """Whether this is an address on the network, which people give where a path is wanted; also one made a `Path`.
 
-    >>> is_address("s3://bucket/run"), is_address("/runs/digits")
-    (True, False)
+    >>> is_address("s3://bucket/run"), is_address(Path("s3://bucket/run")), is_address("/runs/digits")
+    (True, True, False)
     """
-    return re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(path), re.IGNORECASE) is not None
+    return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path), re.IGNORECASE) is not None
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -21,5 +21,5 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         ValueError: it is an address, of which `Path` would make folders `s3:` and below.
     """
     if is_address(path):
-        raise ValueError(f"{os.fspath(path)} is an address, and a path is needed: give a folder, and copy it there.")
+        raise ValueError(f"{os.fspath(path)} is an address, and a path on this machine is needed.")
     return Path(path).expanduser().resolve()

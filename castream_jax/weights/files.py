@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import json
 import os
 from pathlib import Path
+import re
 from typing import Any
 import zipfile
 
@@ -108,5 +109,10 @@ def write_safetensors(tensors: Mapping[str, np.ndarray], path: str | os.PathLike
     with replacing(local_path(path)) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask says; safetensors would let only the owner read
-        safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
+        arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        try:
+            safetensors.numpy.save_file(arrays, temporary)
+        except safetensors.SafetensorError as error:  # "… (os error 28)"
+            number = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else error) from error
         temporary.chmod(mode)

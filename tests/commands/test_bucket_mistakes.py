@@ -13,7 +13,9 @@ from castream_jax.cli import main
     [
         "data prepare digits --out s3://bucket/x",
         "explain photo.png --out gs://bucket/x",
+        "explain photo.png --out https://host/x",
         "convert weights.pth --arch cifar_resnet8 --out s3://bucket/x",
+        "convert weights.pth --arch cifar_resnet8 --out hf://owner/x",
         "import tiny.py:net --out s3://bucket/x",
         "reproduce table1 --workdir s3://bucket/x",
     ],
@@ -23,8 +25,8 @@ def test_an_address_where_a_folder_is_wanted(command: str, tmp_path: Path, monke
     assert main(command.split()) == 2
     name, option, address = command.split()[0], *command.split()[-2:]
     assert capsys.readouterr().err == (
-        f"castream: castream {name} writes to a folder, and {address} is an address in a bucket: give {option} "
-        "a folder, and copy it there.\n"
+        f"castream: castream {name} writes to this machine, and {address} is an address: give {option} a path, "
+        "and copy it there.\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -231,6 +231,20 @@ def test_unreadable_images_stop_or_are_left_out_and_named(photographs, tmp_path,
     assert source.labels.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_full_disk_is_a_sentence(photographs, tmp_path, monkeypatch, capsys):
+    class Full:
+        def __init__(self, *_):
+            pass
+
+        def write(self, _: bytes):
+            raise RuntimeError("write() failed: No space left on device")
+
+    monkeypatch.setattr("castream_jax.data.prepare.ArrayRecordWriter", Full)
+    assert main(["data", "prepare", "image_folder", "--path", str(photographs), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be written (write() failed: No space left on device): see to it, and run the same command" in said
+
+
 def test_each_wrong_use_gets_one_sentence(photographs, tmp_path, capsys):
     out, other = tmp_path / "out", tmp_path / "other"
     command = ("image_folder", "--path", str(photographs), "--out", str(out), "--lossless=val", "--side=20")

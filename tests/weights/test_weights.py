@@ -282,3 +282,14 @@ def test_bfloat16_of_pytorch_is_read(backbone, tmp_path: Path, torch):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(read[name].astype(np.float32), tensor.float().numpy())
     castream.load_backbone("cifar_resnet8", tmp_path / "w.pth")
+
+
+def test_a_full_disk_is_what_the_system_says_it_is(backbone, tmp_path: Path, monkeypatch):
+    def full(*_):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        save_torch_weights(backbone, tmp_path / "trunk.safetensors")
+    assert (error.value.errno, error.value.filename) == (28, str(tmp_path / "trunk.safetensors"))
+    assert list(tmp_path.iterdir()) == []
