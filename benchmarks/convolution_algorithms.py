@@ -13,7 +13,7 @@ rounding differs. `deviation.py --convolution NAME` computes everything with one
 
 from collections.abc import Callable, Iterator
 import contextlib
-from typing import Any, TypeAlias
+from typing import Any
 from unittest import mock
 
 import jax
@@ -21,8 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-Convolution: TypeAlias = Callable[..., jax.Array]
-_direct: Convolution = lax.conv_general_dilated
+_direct = lax.conv_general_dilated  # which `convolving_by` replaces
 
 # Through the points 0, 1, -1, 2, -2 and infinity: of the pixels, of the kernel, and of the product.
 _OF_PIXELS = np.array(

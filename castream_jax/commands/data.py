@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from castream_jax.data.source import Source
 
 from castream_jax.commands.start import add_import_option, check_on_disk, check_positive, user_path, with_options
-from castream_jax.runtime.local_path import local_path
 
 
 def add(commands: Any) -> None:
@@ -140,10 +139,11 @@ def check(arguments: argparse.Namespace) -> None:
     """Checks each split, prints what it holds and draws its sample.
 
     Raises:
-        ValueError: if a split has other classes than the training split; or if an image is unreadable, when all splits
-            are done.
+        ValueError: if `--sample` is an address, or a split has other classes than the training split; or if an image is
+            unreadable, when all splits are done.
     """
     check_positive(arguments, "max_pixels", "threads")
+    check_on_disk(arguments, "sample")
     from castream_jax.data.check import check_source, describe, sample
     from castream_jax.data.from_config import open_source, splits_of
     from castream_jax.data.renumbered import check_class_names, numbered_as
@@ -169,7 +169,7 @@ def check(arguments: argparse.Namespace) -> None:
     for split, source in sources.items():
         progress = Progress(f"check {split}".strip(), total=len(source), unit="images")
         result = check_source(source, progress.pace, arguments.threads or available_cores())
-        path = local_path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png")
+        path = Path(f"{arguments.sample}-{split}.png" if split else f"{arguments.sample}.png").resolve()
         write_sample(sample(source), path)
         print(f"{arguments.source} {split}".strip(), *describe(result, source.class_names), sep="\n  ")
         print(f"  sample: {path}", flush=True)

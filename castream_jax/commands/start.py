@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from castream_jax.runtime.local_path import is_address
+
 if TYPE_CHECKING:
     from castream_jax.experiment.config import Config
 
@@ -27,8 +29,6 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
 
 def check_on_disk(arguments: argparse.Namespace, name: str) -> None:
     """Raises a ValueError if this option names an address, and the command writes to this machine alone."""
-    from castream_jax.runtime.local_path import is_address
-
     if is_address(value := getattr(arguments, name)):
         raise ValueError(
             f"castream {arguments.command} writes to this machine, and {value} is an address: give --{name} a path, "

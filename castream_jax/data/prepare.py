@@ -86,6 +86,7 @@ def prepare(
         ValueError: `out` is an address, or holds something else, or another preparation; or another process prepares
             it now.
         UnreadableImageError: an image cannot be decoded; names it.
+        OSError: a file cannot be written, as on a full disk.
     """
     out = local_path(out)
     with _only_one(out):

@@ -93,16 +93,13 @@ class IntoSquare(grain.transforms.Map):
         record: dict[str, Any] = {**element, "size": np.array(size, np.int32)}
         record.pop("box", None)  # which no training reads
         if max(placed) > self.side:
-            record["pixels"] = resize(as_image(element, self._reduction(size)), self.side, self.side)
+            record = {**Squash(self.side, self.draft).map(cast(Record, record))}
             placed = self.side, self.side
         elif placed != (self.side, self.side):
             record["pixels"] = np.zeros((self.side, self.side, 3), np.uint8)
             pixels = image.pixels() if isinstance(image, EncodedImage) else image
             record["pixels"][: placed[0], : placed[1]] = pixels
         return cast(Record, record | {"placed": np.array(placed, np.int32)})
-
-    def _reduction(self, size: tuple[int, int]) -> int:
-        return reduction(size, self.side, self.side) if self.draft else 1
 
 
 def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:

@@ -41,9 +41,8 @@ class MetricLogs:
         if not self._active:
             return
         self._lines.write(json_text({"step": step, **values}, str(self._path)) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
@@ -53,8 +52,7 @@ class MetricLogs:
         An object cannot be appended to. So that no step of a checkpoint is missing, this comes before it.
         """
         if self._active and is_copy(self._path):
-            if self._board is not None:
-                self._board.flush()
+            self._board.flush()
             send(self._path.parent)
 
     def __enter__(self) -> "MetricLogs":
@@ -65,8 +63,7 @@ class MetricLogs:
     ) -> None:
         if self._active:
             self._lines.close()
-            if self._board is not None:
-                self._board.close()
+            self._board.close()
             if self._wandb is not None:
                 self._wandb.finish(exit_code=0 if error is None else 1)
             with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
@@ -74,7 +71,7 @@ class MetricLogs:
 
 
 def _open_board(workdir: Workdir, resumed_at: int) -> Any:
-    """TensorBoard's writer; None, with a warning, where processes have no semaphores, as in some sandboxes."""
+    """TensorBoard's writer; one that writes nothing, with a warning, where there are no semaphores, as in a sandbox."""
     # Here: it imports PyTorch where that is installed, for seconds that no evaluation should take.
     from tensorboardX import SummaryWriter
 
@@ -88,7 +85,7 @@ def _open_board(workdir: Workdir, resumed_at: int) -> Any:
             f"on Linux they lie in /dev/shm). {workdir.metrics} has the same numbers.",
             stacklevel=2,
         )
-        return None
+        return SummaryWriter(str(workdir.logs), write_to_disk=False)
 
 
 def _open_wandb(config: Config, workdir: Workdir) -> Any:

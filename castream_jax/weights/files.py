@@ -105,14 +105,21 @@ def _is_state_dict(saved: Any) -> bool:
 
 
 def write_safetensors(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
-    """Replaces `path` by a file of `tensors` at once: a reader, a second writer or a crash never sees half of it."""
+    """Replaces `path` by a file of `tensors` at once: a reader, a second writer or a crash never sees half of it.
+
+    Raises:
+        ValueError: if `path` is an address.
+        OSError: if the system does not let it be written, as on a full disk.
+    """
     with replacing(local_path(path)) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask says; safetensors would let only the owner read
         arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         try:
             safetensors.numpy.save_file(arrays, temporary)
-        except safetensors.SafetensorError as error:  # "… (os error 28)"
-            number = re.search(r"os error (\d+)", str(error))
-            raise (OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else error) from error
+        except safetensors.SafetensorError as error:
+            if not (system := re.search(r"\(os error (\d+)\)", str(error))):
+                raise
+            number = int(system[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
         temporary.chmod(mode)

@@ -14,6 +14,7 @@ from castream_jax.cli import main
         "data prepare digits --out s3://bucket/x",
         "explain photo.png --out gs://bucket/x",
         "explain photo.png --out https://host/x",
+        "data check digits --sample s3://bucket/x",
         "convert weights.pth --arch cifar_resnet8 --out s3://bucket/x",
         "convert weights.pth --arch cifar_resnet8 --out hf://owner/x",
         "import tiny.py:net --out s3://bucket/x",
