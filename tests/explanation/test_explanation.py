@@ -443,3 +443,11 @@ def test_an_unreadable_image_is_named(model, tmp_path):
     for name in ("broken.jpg", "absent.jpg"):
         with pytest.raises(UnreadableImageError, match=f"cannot read image '{tmp_path / name}'"):
             castream.explain(model, tmp_path / name)
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    spec = castream.ImageSpec(32)
+    expected = read_image(tmp_path / "red.png", spec).pixels
+    np.testing.assert_array_equal(read_image("~/red.png", spec).pixels, expected)
